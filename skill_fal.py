@@ -1,0 +1,2151 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# requires-python = ">=3.10"
+# dependencies = [
+#     "fal-client>=1.0.3,<1.1",
+#     "httpx>=0.27,<1",
+#     "Pillow>=10.3",
+# ]
+# ///
+"""Images and videos from any fal.ai model: generate, follow, fetch, upload, look up.
+
+stdout carries data only: one JSON document, or JSON Lines from stream-*, batch-* and
+realtime, or a bare line or table where --json is there to ask for JSON. stderr carries
+progress and notes. A failure leaves one last line there: {"error": {"type", "message",
+"model"?, "request_id"?, "status"?, "retryable", "hint"?, "details"?}}, or plain
+`error:` and `hint:` lines on a terminal.
+
+Exit status: 0 done · 1 fal refused, or the job failed · 2 bad usage, nothing was sent ·
+3 no usable key, or a locked account · 4 fal not reached, or the connection broke ·
+5 a time limit ran out · 130 interrupted · 141 the reader of stdout went away.
+
+The key is read from the environment: FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET.
+
+The functions below `Operations` are importable too. They take what the flags take as
+keywords and raise Failure, whatever went wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from enum import IntEnum
+from functools import partial
+from types import SimpleNamespace
+
+__version__ = "1.0.0"
+
+
+class Lazy:
+    """A module imported at its first use: what needs no network starts as fast as Python."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+TYPE_CHECKING = False  # as typing has it, whose import would take 2 ms of a start's 30
+if TYPE_CHECKING:
+    import asyncio
+    import base64
+    import difflib
+    import mimetypes
+    import shlex
+    import shutil
+    import tempfile
+    import traceback
+    import urllib.parse as urls
+    from typing import Any, TypeVar
+
+    import fal_client
+    import httpx
+    from PIL import Image, ImageOps
+
+    Arguments = Mapping[str, Any]
+    Operation = TypeVar("Operation", bound=Callable[..., Any])
+else:
+    asyncio, base64, difflib, mimetypes = map(Lazy, ("asyncio", "base64", "difflib", "mimetypes"))
+    shlex, shutil, tempfile, traceback = map(Lazy, ("shlex", "shutil", "tempfile", "traceback"))
+    urls = Lazy("urllib.parse")
+    fal_client, httpx, Image = map(Lazy, ("fal_client", "httpx", "PIL.Image"))
+    ImageOps = Lazy("PIL.ImageOps")
+
+
+# Vocabulary
+
+
+class Exit(IntEnum):
+    """What the exit status of the command means."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    CREDENTIALS = 3
+    NETWORK = 4
+    TIMEOUT = 5
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+class Failure(Exception):
+    """Everything that a user, the network or fal can cause, ready to be shown.
+
+    `type` is a short name, fal's own where fal gives one; `status` is an HTTP status;
+    `retryable` says whether the same command may succeed if it is repeated as it is;
+    `details` holds {"field", "message", "type"} for each thing that went wrong; `response` is
+    what a model had answered already.
+    """
+
+    model: str | None = None
+    request_id: str | None = None
+    response: Any = None
+
+    def __init__(
+        self,
+        type: str,
+        message: str,
+        exit: Exit = Exit.FAILED,
+        retryable: bool = False,
+        *,
+        status: int | None = None,
+        hint: str | None = None,
+        details: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.type, self.message, self.exit, self.retryable = type, message, exit, retryable
+        self.status, self.hint, self.details = status, hint, details
+
+    def about(self, job: Job) -> Failure:
+        """Say which job failed, as far as that is not known yet."""
+        self.model = self.model or job.model
+        self.request_id = self.request_id or job.request_id
+        self.response = self.response or job.response
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        hint = self.hint or advice(self)
+        known = {name: getattr(self, name) for name in ("model", "request_id", "status")}
+        return {
+            "type": self.type,
+            "message": self.message,
+            **present(**known),
+            "retryable": self.retryable,
+            **present(hint=hint, details=self.details),
+        }
+
+
+class Job:
+    """A request to fal, and what is known of it so far."""
+
+    def __init__(self, model: str | None = None, request_id: str | None = None) -> None:
+        self.model, self.request_id = model, request_id
+        self.response: Any = None
+
+
+def usage(message: str, hint: str | None = None) -> Failure:
+    """A mistake in the command line or in what it names; nothing was sent."""
+    return Failure("usage_error", message, Exit.USAGE, hint=hint)
+
+
+class Flag(SimpleNamespace):
+    """One flag of the command line. Rows that share a `dest` are alternatives."""
+
+    group: str
+    name: str
+    help: str
+    dest: str
+    options: dict[str, Any]
+
+
+def flag(group: str, name: str, help: str, *, dest: str = "", **options: Any) -> Flag:
+    """A row for argparse; its value goes on as the keyword `dest`."""
+    dest = dest or name[2:].replace("-", "_")
+    return Flag(group=group, name=name, help=help, dest=dest, options=options)
+
+
+class Task(SimpleNamespace):
+    """What each generation command does with one kind of model."""
+
+    suffix: str
+    name: str
+    models: Mapping[str, str]
+    flags: tuple[Flag, ...]
+    build: Callable[..., dict[str, Any]]
+    varied: str  # the argument that a batch has many of
+    many: Flag
+    example: str
+    batch_example: str
+
+    @property
+    def shared(self) -> tuple[Flag, ...]:
+        """The flags whose values all jobs of a batch share."""
+        return tuple(flag for flag in self.flags if flag.dest != self.varied)
+
+    def catalog(self) -> list[dict[str, str]]:
+        return [{"endpoint": name, "title": title} for name, title in self.models.items()]
+
+
+class Command(SimpleNamespace):
+    """A subcommand: its operation gives a document, or yields lines."""
+
+    name: str
+    operation: Callable[..., Any]
+    flags: tuple[Flag, ...]
+    help: str
+    example: str
+    text: Callable[[Any], str] | None  # how the document reads without --json
+
+
+# Models: endpoint and title, in the order of list-t2i and list-i2v.
+# Any other endpoint works as well.
+
+TEXT_TO_IMAGE_MODELS: dict[str, str] = {
+    "fal-ai/nano-banana-2": "Nano Banana 2 (Gemini Flash Image)",
+    "fal-ai/nano-banana-pro": "Nano Banana Pro",
+    "fal-ai/gemini-3.1-flash-image-preview": "Gemini 3.1 Flash Image Preview",
+    "fal-ai/flux-2-flex": "FLUX 2 Flex",
+    "fal-ai/flux/dev": "FLUX Dev",
+    "fal-ai/flux/schnell": "FLUX Schnell",
+    "fal-ai/flux-pro/v1.1-ultra": "FLUX Pro 1.1 Ultra",
+    "fal-ai/flux-pro/v1.1": "FLUX Pro 1.1",
+    "fal-ai/flux-pro": "FLUX Pro",
+    "fal-ai/flux-pro/new": "FLUX Pro New",
+    "fal-ai/flux-realism": "FLUX Realism",
+    "fal-ai/flux-lora": "FLUX LoRA",
+    "fal-ai/flux-lora-fill": "FLUX LoRA Fill",
+    "fal-ai/flux-differential-diffusion": "FLUX Differential Diffusion",
+    "fal-ai/flux-krea-lora/stream": "FLUX Krea LoRA (stream)",
+    "fal-ai/recraft/v4/pro/text-to-image": "Recraft V4 Pro",
+    "fal-ai/recraft/v4/text-to-image": "Recraft V4",
+    "fal-ai/recraft/v4/pro/text-to-vector": "Recraft V4 Pro (vector)",
+    "fal-ai/recraft/v4/text-to-vector": "Recraft V4 (vector)",
+    "fal-ai/recraft-v3": "Recraft V3",
+    "fal-ai/recraft/v3/text-to-image": "Recraft V3",
+    "fal-ai/stable-diffusion-v35-large": "Stable Diffusion 3.5 Large",
+    "fal-ai/stable-diffusion-v35-large/turbo": "Stable Diffusion 3.5 Large Turbo",
+    "fal-ai/stable-diffusion-v35-medium": "Stable Diffusion 3.5 Medium",
+    "fal-ai/stable-cascade": "Stable Cascade",
+    "fal-ai/bytedance/seedream/v5/lite/text-to-image": "Seedream 5.0 Lite",
+    "fal-ai/bitdance": "BitDance",
+    "fal-ai/qwen-image": "Qwen-Image",
+    "fal-ai/ideogram/v2": "Ideogram V2",
+    "fal-ai/ideogram/v2/turbo": "Ideogram V2 Turbo",
+    "bria/fibo/generate": "Bria Fibo Generate",
+    "imagineart/imagineart-1.5-preview/text-to-image": "ImagineArt 1.5",
+    "fal-ai/aura-flow": "AuraFlow",
+    "fal-ai/kolors": "Kolors",
+    "fal-ai/fooocus": "Fooocus",
+}
+IMAGE_TO_VIDEO_MODELS: dict[str, str] = {
+    "fal-ai/veo3.1/image-to-video": "Veo 3.1 (Google)",
+    "fal-ai/veo3.1/fast/image-to-video": "Veo 3.1 Fast",
+    "fal-ai/veo3.1/reference-to-video": "Veo 3.1 Reference-to-Video",
+    "fal-ai/veo3.1/first-last-frame-to-video": "Veo 3.1 First-Last Frame",
+    "fal-ai/veo3.1/fast/first-last-frame-to-video": "Veo 3.1 Fast First-Last Frame",
+    "fal-ai/sora-2/image-to-video": "Sora 2 (OpenAI)",
+    "fal-ai/sora-2/image-to-video/pro": "Sora 2 Pro",
+    "fal-ai/kling-video/o3/standard/image-to-video": "Kling O3 (Standard)",
+    "fal-ai/kling-video/v3/pro/image-to-video": "Kling V3 Pro",
+    "fal-ai/kling-video/v2.5-turbo/pro/image-to-video": "Kling V2.5 Turbo Pro",
+    "fal-ai/kling-video/v2.1/master/image-to-video": "Kling V2.1 Master",
+    "fal-ai/kling-video/v2.1/pro/image-to-video": "Kling V2.1 Pro",
+    "fal-ai/kling-video/v2/master/image-to-video": "Kling V2 Master",
+    "fal-ai/kling-video/v1.5/pro/image-to-video": "Kling V1.5 Pro",
+    "fal-ai/kling-video/v1/pro/image-to-video": "Kling V1 Pro",
+    "fal-ai/kling-video/v1/standard/image-to-video": "Kling V1 Standard",
+    "fal-ai/minimax-video/image-to-video": "MiniMax Video",
+    "fal-ai/minimax/hailuo-02/standard/image-to-video": "MiniMax Hailuo-02",
+    "fal-ai/runway-gen3/turbo/image-to-video": "Runway Gen-3 Turbo",
+    "fal-ai/ltx-2-19b/image-to-video": "LTX-2 19B",
+    "fal-ai/ltx-video-13b-distilled/image-to-video": "LTX Video 13B Distilled",
+    "fal-ai/wan/v2.2-a14b/image-to-video": "Wan V2.2",
+    "fal-ai/wan/v2.2-a14b/image-to-video/lora": "Wan V2.2 + LoRA",
+    "fal-ai/wan/v2.1/image-to-video": "Wan V2.1",
+    "fal-ai/pixverse/v5/image-to-video": "PixVerse V5",
+    "fal-ai/cosmos-predict-2.5/image-to-video": "Cosmos Predict 2.5 (NVIDIA)",
+    "fal-ai/vidu/q3/image-to-video/turbo": "Vidu Q3 Turbo",
+    "decart/lucy-i2v": "Lucy (Decart)",
+    "decart/lucy-14b/image-to-video": "Lucy 14B (Decart)",
+    "fal-ai/luma-dream-machine/image-to-video": "Luma Dream Machine",
+    "fal-ai/hunyuan-video/image-to-video": "HunyuanVideo",
+    "fal-ai/cogvideox-5b/image-to-video": "CogVideoX-5B",
+    "fal-ai/stable-video": "Stable Video",
+    "fal-ai/heygen/avatar4/image-to-video": "HeyGen Avatar 4",
+    "fal-ai/creatify/aurora": "Creatify Aurora",
+    "veed/fabric-1.0": "VEED Fabric 1.0",
+    "fal-ai/bytedance/omnihuman/v1.5": "Omnihuman V1.5",
+    "fal-ai/ai-avatar/single-text": "MultiTalk Avatar",
+}
+
+# What fal accepts and answers
+
+PROGRAM = "skill_fal.py"
+KEYS_PAGE = "https://fal.ai/dashboard/keys"
+BILLING_PAGE = "https://fal.ai/dashboard/billing"
+REQUESTS_PAGE = "https://fal.ai/dashboard/requests"
+MODELS_URL = "https://api.fal.ai/v1/models"
+MODELS_PAGE_SIZE = 50  # fal documents no maximum for `limit`, only that there is one
+
+# Hosts where a POST starts a job that costs money; the last two are fal-client's backups.
+PAID_HOSTS = ("queue.fal.run", "fal.run", "queue.falrun.com", "falrun.com")
+
+# fal's queue headers, for the calls whose fal-client signature lacks the keyword.
+QUEUE_HEADERS = {
+    "hint": "X-Fal-Runner-Hint",
+    "priority": "X-Fal-Queue-Priority",
+    "start_timeout": "X-Fal-Request-Start-Timeout",
+}
+
+# Anything a header or a URL can carry as it is.
+VISIBLE = r"[\x21-\x7e]+"
+PATH_PATTERN = r"\w[\w.-]*(/\w[\w.-]*)*"
+NO_FALLBACK: Any = {"fallback_repository": []}  # fal-client's own cannot work since 2026
+
+# The first bytes of the media that models take and return, by content type.
+SIGNATURES = {
+    "image/jpeg": rb"\xff\xd8\xff",
+    "image/png": rb"\x89PNG\r\n\x1a\n",
+    "image/gif": rb"GIF8[79]a",
+    "image/webp": rb"RIFF.{4}WEBP",
+    "image/bmp": rb"BM.{4}\0{4}",
+    "image/tiff": rb"II\*\0|MM\0\*",
+    "image/avif": rb".{4}ftypavi[fs]",
+    "image/heic": rb".{4}ftyp(hei[cx]|mif1)",
+    "video/mp4": rb".{4}ftyp",
+    "video/webm": rb"\x1a\x45\xdf\xa3",
+}
+EXTENSIONS = {"image/jpeg": ".jpg", "image/webp": ".webp", "image/avif": ".avif"}
+
+
+# Values that flags take: each function reads the text after a flag or refuses it.
+
+
+def read_text(source: str) -> str:
+    """The whole of a text file, or of stdin for `-`."""
+    try:
+        if source == "-":
+            return sys.stdin.buffer.read().decode("utf-8-sig")
+        with open(os.path.expanduser(source), encoding="utf-8-sig") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise argparse.ArgumentTypeError(f"cannot read {source}: {exc}") from exc
+
+
+def prompt(text: str) -> str:
+    """A prompt; `-` reads it from stdin."""
+    return prompt_file("-") if text == "-" else some_text(text)
+
+
+def prompt_file(source: str) -> str:
+    return some_text(read_text(source).strip())
+
+
+def some_text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the text is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise argparse.ArgumentTypeError("the text is not valid UTF-8") from exc
+    return text
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object: the text itself, `@file`, or `-` for stdin."""
+    if text == "-" or text.startswith("@"):
+        text = read_text(text.removeprefix("@"))
+    try:
+        value = json.loads(text, parse_constant=refuse_constant)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as exc:
+        raise argparse.ArgumentTypeError(f"not valid JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, not {text.strip()[:40]}")
+    return value
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def number(text: str) -> int | float:
+    """A finite number, left an integer if it is written as one."""
+    try:
+        value = int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"not a number: {text}") from exc
+    if value - value != 0:  # infinities and NaN
+        raise argparse.ArgumentTypeError(f"not a finite number: {text}")
+    return value
+
+
+def above(limit: int, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A number that must be greater than the limit."""
+
+    def checked(text: str) -> Any:
+        value = read(text)
+        if value <= limit:
+            raise argparse.ArgumentTypeError(f"must be greater than {limit}: {text}")
+        return value
+
+    checked.__name__ = read.__name__  # argparse names it in "invalid int value"
+    return checked
+
+
+def matching(pattern: str, what: str) -> Callable[[str], str]:
+    """A text that matches the whole pattern."""
+
+    def checked(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise argparse.ArgumentTypeError(f"not {what}: {text!r}")
+        return text
+
+    return checked
+
+
+def endpoint(text: str) -> str:
+    """owner/app[/path]; the namespaces `workflows` and `comfy` come before the owner."""
+    text = text.strip().strip("/")
+    least = 3 if text.startswith(("workflows/", "comfy/")) else 2
+    if re.fullmatch(PATH_PATTERN, text, re.ASCII) and len(text.split("/")) >= least:
+        return text
+    raise usage(f"not an endpoint, owner/app[/path]: {text!r}", hint=near_models(text))
+
+
+def web_url(text: str) -> str:
+    if not (re.fullmatch(VISIBLE, text) and re.match(r"https?://[^/]", text, re.I)):
+        raise argparse.ArgumentTypeError(f"not an http(s) URL: {text!r}")
+    return text
+
+
+def local_file(path: str) -> str:
+    """A file that can be read; `~` is the home folder."""
+    path = os.path.expanduser(path)
+    if not os.path.exists(path):
+        raise usage(f"no such file: {path}")
+    if os.path.isdir(path) or not os.access(path, os.R_OK):
+        raise usage(f"not a readable file: {path}")
+    return path
+
+
+def picture(source: str) -> str:
+    """An http(s) URL, a data URI, or a local picture, which is uploaded when it is needed."""
+    if is_remote(source):
+        return source
+    path = local_file(source)
+    if not (media_type(first_bytes(path)) or "").startswith("image/"):
+        raise usage(
+            f"not a picture: {path}",
+            hint="JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC files are taken;"
+            " upload-file uploads anything else.",
+        )
+    return path
+
+
+def output_place(path: str) -> str:
+    """A folder (it exists, or the text ends in /) or the name of a new file."""
+    path = os.path.expanduser(path)
+    if not path.endswith(("/", os.sep)) and not os.path.isdir(path) and os.path.lexists(path):
+        raise usage(f"{path} exists already and is not overwritten", hint="Name another file.")
+    folder = path if os.path.isdir(path) else os.path.dirname(path.rstrip("/" + os.sep)) or "."
+    if os.path.exists(folder) and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise usage(f"cannot write to {folder}")
+    return path
+
+
+# Flags: one row each. A command takes rows, and forwards what it took.
+
+REQUEST = "request"
+ARGUMENTS = "model arguments (what is not given is not sent: the model's own default applies)"
+DELIVERY = "queue and delivery"
+FILE = "file"
+OUTPUT = "output"
+SEARCH = "search"
+
+MODEL = flag(
+    REQUEST,
+    "--model",
+    "endpoint, owner/app[/path]: see list-t2i, list-i2v and list-models",
+    type=endpoint,
+    required=True,
+    metavar="ENDPOINT",
+)
+REQUEST_ID = flag(
+    REQUEST,
+    "--request-id",
+    "id that submit-* printed, or that stderr named",
+    type=matching(r"[\w-]+", "a request id"),
+    required=True,
+    metavar="ID",
+)
+
+PROMPT = partial(
+    flag, ARGUMENTS, "--prompt", "what to show; - reads it from stdin", type=prompt, metavar="TEXT"
+)
+PROMPT_FILE = flag(
+    ARGUMENTS,
+    "--prompt-file",
+    "read the prompt from a file; - is stdin",
+    dest="prompt",
+    type=prompt_file,
+    metavar="FILE",
+)
+NEGATIVE_PROMPT = flag(
+    ARGUMENTS, "--negative-prompt", "what to leave out", type=some_text, metavar="TEXT"
+)
+SEED = flag(
+    ARGUMENTS, "--seed", "the same seed and prompt give the same result", type=int, metavar="N"
+)
+EXTRA_JSON = flag(
+    ARGUMENTS,
+    "--extra-json",
+    "further arguments, merged last: a JSON object, @file, or - for stdin",
+    type=json_object,
+    metavar="JSON",
+)
+ARGUMENTS_JSON = flag(
+    ARGUMENTS,
+    "--arguments-json",
+    "the arguments: a JSON object, @file, or - for stdin",
+    dest="arguments",
+    type=json_object,
+    required=True,
+    metavar="JSON",
+)
+TEXT_TO_IMAGE = (
+    PROMPT(required=True),
+    PROMPT_FILE,
+    NEGATIVE_PROMPT,
+    flag(ARGUMENTS, "--width", "in pixels, with --height", type=above(0, int), metavar="N"),
+    flag(ARGUMENTS, "--height", "in pixels, with --width", type=above(0, int), metavar="N"),
+    flag(ARGUMENTS, "--num-images", "how many images", type=above(0, int), metavar="N"),
+    SEED,
+    flag(
+        ARGUMENTS,
+        "--guidance-scale",
+        "how closely to follow the prompt",
+        type=number,
+        metavar="X",
+    ),
+    flag(ARGUMENTS, "--num-inference-steps", "denoising steps", type=above(0, int), metavar="N"),
+    EXTRA_JSON,
+)
+IMAGE_TO_VIDEO = (
+    flag(
+        ARGUMENTS,
+        "--image-url",
+        "starting image: an http(s) URL, a data URI, or a local picture, uploaded first",
+        type=picture,
+        required=True,
+        metavar="SOURCE",
+    ),
+    PROMPT(),
+    PROMPT_FILE,
+    NEGATIVE_PROMPT,
+    flag(ARGUMENTS, "--duration", "length in seconds", type=above(0, number), metavar="X"),
+    SEED,
+    EXTRA_JSON,
+)
+
+PATH = flag(
+    DELIVERY,
+    "--path",
+    "sub-path of the endpoint",
+    type=matching(f"/?{PATH_PATTERN}", "a path"),
+)
+CLIENT_TIMEOUT = flag(
+    DELIVERY,
+    "--client-timeout",
+    "give up after so many seconds, exit status 5; a queued job is then cancelled",
+    type=above(0, number),
+    metavar="SECONDS",
+)
+QUEUE = (
+    PATH,
+    flag(
+        DELIVERY,
+        "--hint",
+        "routing hint: prefer the runner that served this text before",
+        type=matching(VISIBLE, "visible ASCII"),
+        metavar="TEXT",
+    ),
+    flag(
+        DELIVERY,
+        "--priority",
+        "place in the queue; rush is sent as normal, the highest there is",
+        choices=("normal", "low", "rush"),
+    ),
+    flag(
+        DELIVERY,
+        "--start-timeout",
+        "seconds (more than 1) within which fal must have started the job",
+        type=above(1, number),
+        metavar="SECONDS",
+    ),
+    CLIENT_TIMEOUT,
+)
+WEBHOOK_URL = flag(
+    DELIVERY, "--webhook-url", "URL that fal posts the result to", type=web_url, metavar="URL"
+)
+CONCURRENCY = flag(
+    DELIVERY,
+    "--concurrency",
+    "how many jobs to have under way at once (default 4)",
+    type=above(0, int),
+    metavar="N",
+)
+
+NO_WAIT = flag(DELIVERY, "--no-wait", "fail at once if the job has not ended", action="store_true")
+ROUNDS = flag(
+    DELIVERY,
+    "--rounds",
+    "how many times to send the arguments (default 1)",
+    type=above(0, int),
+    metavar="N",
+)
+
+SAVE = flag(
+    OUTPUT,
+    "--output",
+    "save the media of the result to a folder (an existing one, or a name ending in /) or a new"
+    " file, and add downloaded_files to the JSON",
+    type=output_place,
+    metavar="WHERE",
+)
+JSON = flag(OUTPUT, "--json", "print JSON", action="store_true")
+QUIET = flag(OUTPUT, "--quiet", "no progress and no notes on stderr", action="store_true")
+
+LOCAL_FILE = flag(FILE, "--file", "file to read", type=local_file, required=True, metavar="FILE")
+RAW_FILE = flag(
+    FILE,
+    "--file",
+    "file to read; - is stdin",
+    type=lambda path: path if path == "-" else local_file(path),
+    required=True,
+    metavar="FILE",
+)
+CONTENT_TYPE = flag(
+    FILE,
+    "--content-type",
+    "MIME type of the bytes",
+    type=matching(r"[\w.+-]+/[\w.+-]+(;[\x20-\x7e]+)?", "a MIME type"),
+    required=True,
+    metavar="TYPE",
+)
+IMAGE_FORMAT = flag(
+    FILE,
+    "--format",
+    "format to convert to (default jpeg, which has no transparency)",
+    choices=("jpeg", "jpg", "png", "webp"),
+)
+
+
+JOB_EXAMPLE = "--model fal-ai/flux/dev --request-id 764cabcf-b745-4b3e-ae38-1200304cf45b"
+RAW_EXAMPLE = "--file data.bin --content-type application/octet-stream"
+
+
+# Arguments: from flags to what the model is sent
+
+
+def present(**values: Any) -> dict[str, Any]:
+    """The keywords that have a value."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _build_t2i_arguments(
+    prompt: str | None = None,
+    *,
+    negative_prompt: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    num_images: int | None = None,
+    seed: int | None = None,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
+    extra_json: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The arguments of a text-to-image model; width and height become `image_size`."""
+    if (width is None) != (height is None):
+        raise usage("--width and --height go together")
+    arguments = present(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        image_size=present(width=width, height=height) or None,
+        num_images=num_images,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
+    )
+    return {**arguments, **(extra_json or {})}
+
+
+def _build_i2v_arguments(
+    image_url: str,
+    *,
+    prompt: str | None = None,
+    negative_prompt: str | None = None,
+    duration: float | None = None,
+    seed: int | None = None,
+    extra_json: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The arguments of an image-to-video model; a local picture stays a path until its upload."""
+    arguments = present(
+        image_url=image_url,
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        duration=duration,
+        seed=seed,
+    )
+    return {**arguments, **(extra_json or {})}
+
+
+T2I = Task(
+    suffix="t2i",
+    name="text-to-image",
+    models=TEXT_TO_IMAGE_MODELS,
+    flags=TEXT_TO_IMAGE,
+    build=_build_t2i_arguments,
+    varied="prompt",
+    many=flag(
+        ARGUMENTS,
+        "--prompts",
+        "prompts, one job each",
+        nargs="+",
+        type=some_text,
+        required=True,
+        metavar="TEXT",
+    ),
+    example='--model fal-ai/flux/dev --prompt "A lighthouse at dusk"',
+    batch_example='--model fal-ai/flux/schnell --prompts "A red car" "A blue boat"',
+)
+I2V = Task(
+    suffix="i2v",
+    name="image-to-video",
+    models=IMAGE_TO_VIDEO_MODELS,
+    flags=IMAGE_TO_VIDEO,
+    build=_build_i2v_arguments,
+    varied="image_url",
+    many=flag(
+        ARGUMENTS,
+        "--image-urls",
+        "starting images, one job each: URLs, data URIs or local pictures",
+        nargs="+",
+        type=picture,
+        required=True,
+        metavar="SOURCE",
+    ),
+    example='--model fal-ai/minimax-video/image-to-video --image-url photo.jpg --prompt "It rains"',
+    batch_example="--model fal-ai/runway-gen3/turbo/image-to-video --image-urls a.png b.png",
+)
+
+
+# The connection to fal
+
+
+def api_key() -> str:
+    """The key from the environment, without the white space that pasting leaves around it."""
+    pair = os.environ.get("FAL_KEY_ID", ""), os.environ.get("FAL_KEY_SECRET", "")
+    key = (os.environ.get("FAL_KEY") or ":".join(pair if all(pair) else ())).strip()
+    if not key:
+        raise Failure("credentials_missing", "no fal.ai key: FAL_KEY is not set", Exit.CREDENTIALS)
+    if not re.fullmatch(VISIBLE, key):
+        raise Failure(
+            "credentials_malformed",
+            "the key in FAL_KEY holds white space or characters that no key has",
+            Exit.CREDENTIALS,
+        )
+    return key
+
+
+def is_paid(request: httpx.Request) -> bool:
+    return request.method == "POST" and request.url.host in PAID_HOSTS
+
+
+class PaidOnce:
+    """An httpx transport under fal-client's that keeps it from paying twice.
+
+    fal-client 1.0.3 repeats any POST up to ten times when the connection drops, when reading
+    times out, and on 408, 409 and the gateway's 5xx; each repetition can start, and bill,
+    another job. A Failure raised here is none of the errors that it repeats for. What is
+    repeated still: 429, and 503 with fal's own answer never; reads; and a connection that
+    could not be made, once fal has been reached before.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+        self._reached = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await self._transport.handle_async_request(request)
+            self._reached = True
+            if is_paid(request) and "text/event-stream" not in request.headers["accept"]:
+                await response.aread()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
+            raise exc if self._reached else explain(exc) or exc from exc
+        except httpx.TransportError as exc:
+            raise (explain(exc) or exc if is_paid(request) else exc) from exc
+        if is_paid(request) and response.status_code >= 300 and response.status_code != 429:
+            response.request = request
+            await response.aread()
+            raise http_failure(httpx.HTTPStatusError("", request=request, response=response))
+        return response
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> PaidOnce:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+
+class Connection:
+    """fal-client's shared async client, opened anew for each event loop that uses it.
+
+    fal-client 1.0.3 keeps the connections of the first event loop for ever, so a second
+    asyncio.run fails, and it offers no way to close them.
+    """
+
+    CACHED = ("_client", "_auth", "_token_manager")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._users = 0
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._users = loop, 0
+        self._users += 1
+        if self._users == 1:
+            self._forget()
+            fal_client.async_client.key = api_key()
+            client = await fal_client.async_client._client
+            client._transport = PaidOnce(client._transport)  # type: ignore[assignment]
+
+    async def close(self) -> None:
+        self._users -= 1
+        if not self._users:
+            await (await fal_client.async_client._client).aclose()
+            self._forget()
+
+    def _forget(self) -> None:
+        for name in self.CACHED:
+            vars(fal_client.async_client).pop(name, None)
+
+
+CONNECTION = Connection()
+
+
+@contextlib.contextmanager
+def failures(model: str | None = None, request_id: str | None = None) -> Iterator[Job]:
+    """Let whatever goes wrong while talking to fal leave as a Failure about this job."""
+    job = Job(model, request_id)
+    try:
+        yield job
+    except Exception as exc:
+        raise (explain(exc) or unexpected_answer(exc)).about(job) from exc
+    except asyncio.CancelledError:  # Ctrl-C while files are being saved
+        console.owed = job.response
+        raise
+
+
+@contextlib.asynccontextmanager
+async def time_limit(seconds: float | None) -> AsyncIterator[None]:
+    """Raise TimeoutError when what is inside takes longer (asyncio.timeout needs Python 3.11)."""
+    task, expired = asyncio.current_task(), asyncio.Event()
+
+    def expire() -> None:
+        expired.set()
+        if task:
+            task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(seconds, expire) if seconds else None
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not expired.is_set():
+            raise
+        raise TimeoutError from None
+    finally:
+        if timer:
+            timer.cancel()
+
+
+@contextlib.asynccontextmanager
+async def fal_session(
+    model: str | None = None, request_id: str | None = None, seconds: float | None = None
+) -> AsyncIterator[Job]:
+    """Have fal_client's async functions ready for one job, for so many seconds at most."""
+    with failures(model, request_id) as job:
+        await CONNECTION.open()
+        try:
+            async with time_limit(seconds):
+                yield job
+        finally:
+            await CONNECTION.close()
+
+
+# Operations: each is a command, its keywords the flags, its docstring the help
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(
+    name: str, *flags: Flag, example: str, text: Callable[[Any], str] | None = None
+) -> Callable[[Operation], Operation]:
+    """Register an operation as a subcommand."""
+
+    def register(operation: Operation) -> Operation:
+        help = re.sub(r"\n +", "\n", (operation.__doc__ or "").strip())
+        COMMANDS[name] = Command(
+            name=name, operation=operation, flags=flags, help=help, example=example, text=text
+        )
+        return operation
+
+    return register
+
+
+def generation(verb: str, *flags: Flag, example: str = "") -> Callable[[Operation], Operation]:
+    """Register an operation on a model and its arguments as verb-t2i and verb-i2v."""
+
+    def register(operation: Operation) -> Operation:
+        for task in (T2I, I2V):
+            bound = partial(generate, operation, task)
+            bound.__doc__ = operation.__doc__
+            words = f"{task.example} {example}".strip()
+            command(f"{verb}-{task.suffix}", MODEL, *task.flags, *flags, example=words)(bound)
+        return operation
+
+    return register
+
+
+def generate(operation: Operation, task: Task, *, model: str, **flags: Any) -> Any:
+    """Call an operation with the arguments that the task builds from its own flags."""
+    own = {flag.dest for flag in task.flags}
+    arguments = task.build(**{name: value for name, value in flags.items() if name in own})
+    others = {name: value for name, value in flags.items() if name not in own}
+    return operation(model, arguments, **others)
+
+
+def queue_priority(priority: str | None) -> Any:
+    if priority == "rush":
+        note("fal's queue has nothing above normal priority: rush is sent as normal")
+        return "normal"
+    return priority
+
+
+def queue_headers(**options: Any) -> dict[str, str]:
+    return {QUEUE_HEADERS[name]: str(value) for name, value in present(**options).items()}
+
+
+def sub_path(model: str, path: str | None, default: str = "") -> str:
+    """The path to add to the endpoint; /stream and /realtime are not added twice."""
+    path = default if path is None else path
+    return "" if default and model.endswith(default) and path.strip("/") == default[1:] else path
+
+
+@generation("submit", *QUEUE, WEBHOOK_URL, example="--priority low")
+async def submit_job(
+    model: str,
+    arguments: Arguments,
+    *,
+    path: str | None = None,
+    hint: str | None = None,
+    priority: str | None = None,
+    start_timeout: float | None = None,
+    client_timeout: float | None = None,
+    webhook_url: str | None = None,
+) -> dict[str, Any]:
+    """Queue a job and give its request id at once: {"request_id", "model"}.
+
+    `status`, `result` and `cancel` take it from there.
+    """
+    async with fal_session(model, seconds=client_timeout):
+        handle = await fal_client.submit_async(
+            model,
+            await Uploads().replace(arguments),
+            path=sub_path(model, path),
+            hint=hint,
+            webhook_url=webhook_url,
+            priority=queue_priority(priority),
+            start_timeout=start_timeout,
+        )
+    return {"request_id": handle.request_id, "model": model}
+
+
+@generation("subscribe", *QUEUE, SAVE, example="--output pictures/")
+async def subscribe_job(
+    model: str,
+    arguments: Arguments,
+    *,
+    path: str | None = None,
+    hint: str | None = None,
+    priority: str | None = None,
+    start_timeout: float | None = None,
+    client_timeout: float | None = None,
+    output: str | None = None,
+    progress: Progress | None = None,
+    uploads: Uploads | None = None,
+) -> Any:
+    """Queue a job, follow it on stderr, and give the model's response.
+
+    A job that is given up (Ctrl-C, --client-timeout) is cancelled at fal.
+    """
+    progress = progress or Progress()
+    async with fal_session(model, seconds=client_timeout) as job:
+
+        def enqueued(request_id: str) -> None:
+            job.request_id = request_id
+            progress.enqueued(request_id)
+
+        try:
+            response = await fal_client.subscribe_async(
+                model,
+                await (uploads or Uploads()).replace(arguments),
+                path=sub_path(model, path),
+                hint=hint,
+                with_logs=True,
+                interval=0,  # progress.follow waits instead, longer as the job grows older
+                on_enqueue=enqueued,
+                on_queue_update=progress.follow,
+                priority=queue_priority(priority),
+                start_timeout=start_timeout,
+                # fal-client sends it as the start timeout too, and that must be above 1 s;
+                # the session holds the limit in any case.
+                client_timeout=client_timeout if client_timeout and client_timeout > 1 else None,
+            )
+        except asyncio.CancelledError:
+            await abandon(job)
+            raise
+        return await save_media(job, response, output)
+
+
+async def abandon(job: Job) -> None:
+    """Cancel at fal what nobody waits for any longer, within 3 seconds."""
+    if job.model and job.request_id:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(fal_client.cancel_async(job.model, job.request_id), 3)
+            note(f"fal was asked to cancel {job.request_id}")
+
+
+@generation("run", *QUEUE, SAVE)
+async def run_job(
+    model: str,
+    arguments: Arguments,
+    *,
+    path: str | None = None,
+    hint: str | None = None,
+    priority: str | None = None,
+    start_timeout: float | None = None,
+    client_timeout: float | None = None,
+    output: str | None = None,
+) -> Any:
+    """Run a model in a single HTTP call, without the queue, and give its response.
+
+    For quick models: a response that is lost on the way cannot be fetched again.
+    """
+    async with fal_session(model, seconds=client_timeout) as job:
+        response = await fal_client.run_async(
+            model,
+            await Uploads().replace(arguments),
+            path=sub_path(model, path),
+            timeout=client_timeout,
+            start_timeout=start_timeout,
+            hint=hint,
+            headers=queue_headers(priority=queue_priority(priority)),
+        )
+        return await save_media(job, response, output)
+
+
+@generation("stream", *QUEUE)
+async def stream_job(
+    model: str,
+    arguments: Arguments,
+    *,
+    path: str | None = None,
+    hint: str | None = None,
+    priority: str | None = None,
+    start_timeout: float | None = None,
+    client_timeout: float | None = None,
+) -> AsyncGenerator[Any, None]:
+    """Run a model that streams: one line of JSON for each event.
+
+    The last event is the whole response. Few models stream; --path replaces /stream.
+    """
+    priority = queue_priority(priority)
+    headers = queue_headers(hint=hint, priority=priority, start_timeout=start_timeout)
+    async with fal_session(model, seconds=client_timeout):
+        events: Any = fal_client.stream_async(
+            model,
+            await Uploads().replace(arguments),
+            path=sub_path(model, path, "/stream"),
+            timeout=client_timeout,
+            headers=headers,
+        )
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+
+
+def status_fields(status: fal_client.Status) -> dict[str, Any]:
+    """A status in fal's own words; `error` and `error_type` only where the job failed."""
+    if isinstance(status, fal_client.Queued):
+        return {"status": "IN_QUEUE", "queue_position": status.position, "logs": []}
+    name = "COMPLETED" if isinstance(status, fal_client.Completed) else "IN_PROGRESS"
+    fields = present(**vars(status))
+    return {"status": name, "logs": fields.pop("logs", []), **fields}
+
+
+@command("status", MODEL, REQUEST_ID, CLIENT_TIMEOUT, example=JOB_EXAMPLE)
+async def check_status(
+    model: str, request_id: str, *, client_timeout: float | None = None
+) -> dict[str, Any]:
+    """Where a job is: {"request_id", "model", "status", "queue_position"?, "logs", "metrics"?}.
+
+    The status is IN_QUEUE, IN_PROGRESS or COMPLETED. A job that failed is COMPLETED too, with
+    an "error" and perhaps an "error_type".
+    """
+    async with fal_session(model, request_id, client_timeout):
+        status = await fal_client.status_async(model, request_id, with_logs=True)
+        return {"request_id": request_id, "model": model, **status_fields(status)}
+
+
+@command(
+    "result",
+    MODEL,
+    REQUEST_ID,
+    NO_WAIT,
+    CLIENT_TIMEOUT,
+    SAVE,
+    example=f"{JOB_EXAMPLE} --output pictures/",
+)
+async def fetch_result(
+    model: str,
+    request_id: str,
+    *,
+    no_wait: bool = False,
+    client_timeout: float | None = None,
+    output: str | None = None,
+) -> Any:
+    """The model's response to a job; waits for the job to end.
+
+    fal keeps responses for a limited time.
+    """
+    progress = Progress()
+    async with fal_session(model, request_id, client_timeout) as job:
+        while True:
+            status = await fal_client.status_async(model, request_id, with_logs=True)
+            if isinstance(status, fal_client.Completed):
+                break
+            if no_wait:
+                state = status_fields(status)["status"]
+                raise Failure("not_finished", f"the job is {state}", retryable=True)
+            await progress.follow(status)
+        progress.update(status)
+        response = await fal_client.result_async(model, request_id)
+        return await save_media(job, response, output)
+
+
+@command("cancel", MODEL, REQUEST_ID, CLIENT_TIMEOUT, example=JOB_EXAMPLE)
+async def cancel_job(
+    model: str, request_id: str, *, client_timeout: float | None = None
+) -> dict[str, Any]:
+    """Cancel a job: {"request_id", "model", "status": "CANCELLATION_REQUESTED"}.
+
+    A job that waits never runs; one that runs is asked to stop, which it may ignore.
+    """
+    async with fal_session(model, request_id, client_timeout):
+        await fal_client.cancel_async(model, request_id)
+    return {"request_id": request_id, "model": model, "status": "CANCELLATION_REQUESTED"}
+
+
+def url_text(document: Any) -> str:
+    return str(document["url"])
+
+
+@command("upload-file", LOCAL_FILE, JSON, example="--file photo.jpg", text=url_text)
+async def upload_file(file: str) -> dict[str, Any]:
+    """Upload a file of any kind to fal's CDN and give its URL, which is public."""
+    name = portable_name(file)
+    with contextlib.ExitStack() as stack:
+        if name != os.path.basename(file):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            file = shutil.copyfile(file, f"{folder}/{name}")
+        async with fal_session():
+            url = await fal_client.upload_file_async(file, **NO_FALLBACK)  # type: ignore[arg-type]
+    return {"url": url}
+
+
+@command(
+    "upload-image",
+    LOCAL_FILE,
+    IMAGE_FORMAT,
+    JSON,
+    example="--file photo.jpg --format webp",
+    text=url_text,
+)
+async def upload_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
+    """Convert a picture, turn it upright, upload it, and give its URL, which is public."""
+    image, format = open_image(file, format)
+    async with fal_session():
+        return {"url": await fal_client.upload_image_async(image, format, **NO_FALLBACK)}
+
+
+@command("upload-raw", RAW_FILE, CONTENT_TYPE, JSON, example=RAW_EXAMPLE, text=url_text)
+async def upload_raw(file: str, *, content_type: str) -> dict[str, Any]:
+    """Upload bytes under a content type of your own and give their URL, which is public."""
+    data, name = read_bytes(file), portable_name(file)
+    async with fal_session():
+        return {"url": await fal_client.upload_async(data, content_type, name, **NO_FALLBACK)}
+
+
+def data_uri_text(document: Any) -> str:
+    return str(document["data_uri"])
+
+
+@command("encode-file", LOCAL_FILE, JSON, example="--file photo.jpg", text=data_uri_text)
+def encode_file(file: str) -> dict[str, Any]:
+    """Give a file as a data URI, its content type told from its name; nothing is sent."""
+    return {"data_uri": fal_client.encode_file(file)}  # type: ignore[arg-type]
+
+
+@command(
+    "encode-image",
+    LOCAL_FILE,
+    IMAGE_FORMAT,
+    JSON,
+    example="--file photo.jpg --format webp",
+    text=data_uri_text,
+)
+def encode_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
+    """Convert a picture, turn it upright, and give it as a data URI; nothing is sent."""
+    return {"data_uri": fal_client.encode_image(*open_image(file, format))}
+
+
+@command("encode-raw", RAW_FILE, CONTENT_TYPE, JSON, example=RAW_EXAMPLE, text=data_uri_text)
+def encode_raw(file: str, *, content_type: str) -> dict[str, Any]:
+    """Give bytes under a content type of your own as a data URI; nothing is sent."""
+    return {"data_uri": fal_client.encode(read_bytes(file), content_type)}
+
+
+@command(
+    "realtime",
+    MODEL,
+    ARGUMENTS_JSON,
+    SEED,
+    EXTRA_JSON,
+    ROUNDS,
+    PATH,
+    CLIENT_TIMEOUT,
+    example='--model fal-ai/flux/schnell --arguments-json \'{"prompt": "A glowing orb"}\'',
+)
+async def realtime_session(
+    model: str,
+    arguments: Arguments,
+    *,
+    seed: int | None = None,
+    extra_json: Arguments | None = None,
+    rounds: int = 1,
+    path: str | None = None,
+    client_timeout: float | None = None,
+) -> AsyncGenerator[Any, None]:
+    """Send arguments over a WebSocket, once a round: one line of JSON for each answer.
+
+    Binary values in an answer are printed as data URIs. --path replaces /realtime.
+    """
+    message = {**arguments, **present(seed=seed), **(extra_json or {})}
+    path = sub_path(model, path, "/realtime")
+    async with (
+        fal_session(model, seconds=client_timeout),
+        fal_client.realtime_async(model, path=path) as connection,
+    ):
+        for answered in range(rounds):
+            await connection.send(message)
+            answer = await connection.recv()
+            if answer is None:
+                said = f"fal closed the connection after {answered} of {rounds} answers"
+                raise Failure("connection_lost", said, Exit.NETWORK)
+            if answer.get("status") == "error":  # fal-client hands it on like any answer
+                raise realtime_refusal(str(answer.get("error")))
+            yield answer
+
+
+def realtime_refusal(message: str) -> Failure:
+    if message == "Unauthorized":
+        return Failure("unauthorized", message, Exit.CREDENTIALS)
+    return Failure("realtime_error", message)
+
+
+@command("batch-t2i", MODEL, T2I.many, *T2I.shared, *QUEUE, CONCURRENCY, example=T2I.batch_example)
+def batch_text_to_image(
+    model: str, prompts: Sequence[str], **options: Any
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Run one job for each prompt: {"index", "prompt", "request_id", "result" or "error"} each.
+
+    Lines come as jobs end. A job that fails takes no other with it; the exit status is then 1.
+    """
+    return run_batch(T2I, model, prompts, **options)
+
+
+@command("batch-i2v", MODEL, I2V.many, *I2V.shared, *QUEUE, CONCURRENCY, example=I2V.batch_example)
+def batch_image_to_video(
+    model: str, image_urls: Sequence[str], **options: Any
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Run one job for each image: {"index", "image_url", "request_id", "result" or "error"} each.
+
+    Lines come as jobs end. A job that fails takes no other with it; the exit status is then 1.
+    """
+    return run_batch(I2V, model, image_urls, **options)
+
+
+async def run_batch(
+    task: Task,
+    model: str,
+    items: Sequence[str],
+    *,
+    concurrency: int = 4,
+    client_timeout: float | None = None,
+    **options: Any,
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield each job's line as it ends, and raise a Failure at last if any job failed."""
+    subscribe, slots = partial(subscribe_job, uploads=Uploads()), asyncio.Semaphore(concurrency)
+
+    async def outcome(index: int) -> dict[str, Any]:
+        progress = Progress(f"[{index}] ")
+        found: dict[str, Any] = {}
+        async with slots:
+            try:
+                flags = {**options, task.varied: items[index]}
+                found["result"] = await generate(
+                    subscribe, task, model=model, progress=progress, **flags
+                )
+            except Failure as failure:
+                found["error"] = failure.as_dict()
+        own = {"index": index, task.varied: items[index], "request_id": progress.request_id}
+        return {**own, **found}
+
+    failed = 0
+    async with fal_session(model, seconds=client_timeout):
+        jobs = [asyncio.create_task(outcome(index)) for index in range(len(items))]
+        try:
+            for ended in asyncio.as_completed(jobs):
+                line = await ended
+                failed += "error" in line
+                yield line
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+    if failed:
+        raise Failure("batch_failed", f"{failed} of {len(items)} jobs failed: see their lines")
+
+
+def catalog_text(rows: Any) -> str:
+    return "\n".join(f"{row['endpoint']}\t{row['title']}" for row in rows)
+
+
+@command("list-t2i", JSON, example="--json", text=catalog_text)
+def list_text_to_image() -> list[dict[str, str]]:
+    """List well-known text-to-image models: endpoint, tab, title. Any other works as well."""
+    return T2I.catalog()
+
+
+@command("list-i2v", JSON, example="--json", text=catalog_text)
+def list_image_to_video() -> list[dict[str, str]]:
+    """List well-known image-to-video models: endpoint, tab, title. Any other works as well."""
+    return I2V.catalog()
+
+
+async def fetch_models(
+    *, category: str | None = None, search: str | None = None, include_deprecated: bool = False
+) -> list[dict[str, Any]]:
+    """All models that fal lists: {"endpoint_id", "metadata"?} each.
+
+    fal's model search takes the filters and works without a key; a key only raises its rate
+    limit (https://docs.fal.ai/platform-apis/v1/models).
+    """
+    status = None if include_deprecated else "active"
+    params = present(category=category, q=search, status=status, limit=MODELS_PAGE_SIZE)
+    headers = {}
+    with contextlib.suppress(Failure):
+        headers["Authorization"] = f"Key {api_key()}"
+    models: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    with failures():
+        async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+            while True:
+                response = await client.get(MODELS_URL, params=params)
+                page = response.raise_for_status().json()
+                models += page["models"]
+                cursor = page.get("next_cursor")
+                if not cursor or cursor in seen:
+                    return models
+                seen.add(cursor)
+                params["cursor"] = cursor
+
+
+def models_text(found: Any) -> str:
+    """One line a model, endpoint, category and title; or one a category, with its count."""
+    if isinstance(found, dict):
+        return "\n".join(f"{name}\t{count}" for name, count in found.items())
+    return "\n".join(map(model_line, found))
+
+
+def model_line(model: dict[str, Any]) -> str:
+    facts = metadata(model)
+    title = facts.get("display_name") or ""
+    if facts.get("status") == "deprecated":
+        title += " [deprecated]"
+    columns = (model.get("endpoint_id"), facts.get("category") or "uncategorised", title)
+    return "\t".join(printable(str(column)) for column in columns)
+
+
+@command(
+    "list-models",
+    flag(SEARCH, "--category", "such as text-to-image or image-to-video", metavar="NAME"),
+    flag(SEARCH, "--search", "words to look for in names and descriptions", metavar="TEXT"),
+    flag(SEARCH, "--include-deprecated", "deprecated models too", action="store_true"),
+    flag(OUTPUT, "--categories", "only count the models of each category", action="store_true"),
+    JSON,
+    example="--category image-to-video --search kling",
+    text=models_text,
+)
+async def list_models(*, categories: bool = False, **filters: Any) -> Any:
+    """List fal's models, live and without a key: endpoint, tab, category, tab, title.
+
+    With --json, all that fal says about each.
+    """
+    models = await fetch_models(**filters)
+    return count_categories(models) if categories else models
+
+
+# Files
+
+
+def is_remote(source: str) -> bool:
+    return re.match(r"https?://|data:", source, re.I) is not None
+
+
+def first_bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(32)
+
+
+def media_type(head: bytes) -> str | None:
+    """The content type that the first bytes of a file show."""
+    matches = (name for name, start in SIGNATURES.items() if re.match(start, head, re.DOTALL))
+    return next(matches, None)
+
+
+def portable_name(path: str) -> str:
+    """A file name that a header can carry: fal-client 1.0.3 fails on any that is not ASCII."""
+    return re.sub(r"[^\w.-]+", "_", os.path.basename(path), flags=re.ASCII).lstrip(".") or "file"
+
+
+def read_bytes(path: str) -> bytes:
+    """The bytes of a file, or of stdin for `-`."""
+    if path == "-":
+        return sys.stdin.buffer.read()
+    with open(path, "rb") as file:
+        return file.read()
+
+
+async def _maybe_upload(source: str) -> str:
+    """A URL for a picture: a local one is uploaded, anything else is a URL already."""
+    path = picture(source)
+    if is_remote(path):
+        return path
+    data = read_bytes(path)
+    content_type, name = str(media_type(data[:32])), portable_name(path)
+    async with fal_session():
+        return await fal_client.upload_async(data, content_type, name, **NO_FALLBACK)
+
+
+def source_key(source: str) -> str:
+    """The same for all ways of naming a file."""
+    return source if is_remote(source) else os.path.realpath(os.path.expanduser(source))
+
+
+class Uploads:
+    """Uploads each local picture once, however many jobs name it."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, asyncio.Task[str]] = {}
+
+    async def url(self, source: str) -> str:
+        key = source_key(source)
+        if key not in self._under_way:
+            self._under_way[key] = asyncio.ensure_future(_maybe_upload(source))
+        return await asyncio.shield(self._under_way[key])
+
+    async def replace(self, arguments: Arguments) -> dict[str, Any]:
+        """The arguments with a URL for the starting image."""
+        if source := arguments.get("image_url"):
+            return {**arguments, "image_url": await self.url(source)}
+        return {**arguments}
+
+
+def open_image(file: str, format: str) -> tuple[Image.Image, str]:
+    """A picture upright as its EXIF orientation says, with Pillow's name of its new format."""
+    image = ImageOps.exif_transpose(Image.open(file))
+    if format not in ("jpeg", "jpg"):
+        return image, format
+    if image.has_transparency_data:
+        note("JPEG has no transparency: the picture is laid on white")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB"), "jpeg"
+
+
+def find_media(value: Any) -> Iterator[str]:
+    """The URL of every file object in a response, in the response's order."""
+    if isinstance(value, dict):
+        url = value.get("url")
+        if isinstance(url, str) and is_remote(url):
+            yield url
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from find_media(item)
+
+
+async def save_media(job: Job, response: Any, where: str | None) -> Any:
+    """The response, with "downloaded_files" once its media are saved where the user asked."""
+    job.response = response
+    if where is None:
+        return response
+    saved: list[dict[str, Any]] = []
+    lost: list[dict[str, Any]] = []
+    own = response if isinstance(response, dict) else {"response": response}
+    job.response = {**own, "downloaded_files": saved}
+    async with httpx.AsyncClient(follow_redirects=True, timeout=60) as client:
+        for url in dict.fromkeys(find_media(response)):
+            try:
+                with failures():
+                    saved.append(await save_file(client, url, where, str(job.model)))
+            except Failure as failure:
+                lost.append({"field": url[:200], "message": failure.message, "type": failure.type})
+    if lost:
+        message = f"{len(lost)} of {len(saved) + len(lost)} files could not be saved"
+        raise Failure("download_failed", message, retryable=True, details=lost)
+    return job.response
+
+
+async def save_file(client: httpx.AsyncClient, url: str, where: str, model: str) -> dict[str, Any]:
+    """Save one file under a name of our own: {"path", "url", "content_type", "bytes"}."""
+    folder, stem, extension = name_parts(where, model)
+    with PartFile(folder) as part:
+        if url[:5].lower() == "data:":
+            content_type = part.decode(url)
+        else:
+            async with client.stream("GET", url) as response:
+                response.raise_for_status()
+                content_type = response.headers.get("content-type", "").partition(";")[0]
+                async for chunk in response.aiter_bytes():
+                    part.write(chunk)
+        content_type = media_type(part.head) or content_type or "application/octet-stream"
+        path = part.keep(stem, extension or extension_of(content_type))
+    return {"path": path, "url": url, "content_type": content_type, "bytes": part.size}
+
+
+def name_parts(where: str, model: str) -> tuple[str, str, str]:
+    """Folder, name and extension (empty: the content decides) of what is to be saved."""
+    if where.endswith(("/", os.sep)) or os.path.isdir(where):
+        return where, model.replace("/", "-"), ""
+    folder, name = os.path.split(where)
+    return folder or ".", *os.path.splitext(name)
+
+
+def extension_of(content_type: str) -> str:
+    known = EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type)
+    return known or ".bin"
+
+
+class PartFile:
+    """A file that gets its name only when it is complete, and never takes another's."""
+
+    def __init__(self, folder: str) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self._folder = folder
+        self._descriptor, self._path = tempfile.mkstemp(".part", ".", folder)
+        self.head, self.size = b"", 0
+
+    def __enter__(self) -> PartFile:
+        self._file = os.fdopen(self._descriptor, "wb")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def write(self, chunk: bytes) -> None:
+        self.head = self.head or chunk[:32]
+        self.size += len(chunk)
+        self._file.write(chunk)
+
+    def decode(self, data_uri: str) -> str:
+        """Write the bytes of a data URI; returns its content type."""
+        header, _, payload = data_uri[5:].partition(",")
+        raw = urls.unquote_to_bytes(payload)
+        self.write(base64.b64decode(raw) if header.endswith(";base64") else raw)
+        return header.partition(";")[0]
+
+    def keep(self, stem: str, extension: str) -> str:
+        """Give the file the first free name: stem.ext, stem-2.ext, ...; returns its path."""
+        self._file.close()
+        for count in range(1, 1_000_000):
+            name = f"{stem}-{count}{extension}" if count > 1 else stem + extension
+            path = os.path.abspath(os.path.join(self._folder, name))
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+                os.replace(self._path, path)
+                return path
+        raise FileExistsError(f"no free name for {stem}{extension} in {self._folder}")
+
+
+# Model search
+
+
+def count_categories(models: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """How many models each category has, the largest first."""
+    counts: dict[str, int] = {}
+    for model in models:
+        name = metadata(model).get("category") or "uncategorised"
+        counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def metadata(model: dict[str, Any]) -> dict[str, Any]:
+    """fal leaves the metadata of some models out."""
+    return model.get("metadata") or {}
+
+
+def near_models(text: str) -> str:
+    """A hint for an endpoint that does not exist."""
+    known = [*TEXT_TO_IMAGE_MODELS, *IMAGE_TO_VIDEO_MODELS]
+    near = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
+    word = text.rpartition("/")[2] or text
+    search = f"Search fal's models: {command_line('list-models', '--search', word)}"
+    return f"Did you mean {', '.join(near)}? {search}" if near else search
+
+
+# Failures
+
+
+def answer_failure(
+    status: int, headers: Mapping[str, str], text: str, *, paid: bool = False
+) -> Failure:
+    """What an error answer of fal says, in any of the five shapes that fal's hosts use."""
+    type, exit, retryable = STATUSES.get(status, STATUSES[status // 100])
+    try:
+        own_type, message, details = refusal(json.loads(text))
+    except ValueError:  # a gateway's HTML page
+        own_type, message, details = None, f"fal's gateway answered HTTP {status}", None
+        type, exit = ("gateway_error", Exit.NETWORK) if status >= 500 else (type, exit)
+    if headers.get("x-fal-request-timeout-type"):
+        exit = Exit.TIMEOUT
+    if message.startswith("User is locked"):  # https://fal.ai/dashboard/billing, 2026
+        own_type = "account_locked"
+    said = headers.get("x-fal-retryable") or headers.get("x-fal-needs-retry")
+    if said:
+        retryable = said.lower() in ("true", "1")
+    elif paid:
+        retryable = status in (429, 503)
+    own_type = own_type or headers.get("x-fal-error-type")
+    return Failure(
+        own_type or type, message, exit, status=status, retryable=retryable, details=details
+    )
+
+
+def refusal(body: Any) -> tuple[str | None, str, list[dict[str, Any]] | None]:
+    """Type, message and details of an error body; any of fal's fields may be missing."""
+    if not isinstance(body, dict):
+        return None, str(body), None
+    error = body.get("error")
+    if isinstance(error, dict):  # api.fal.ai
+        return error.get("type"), str(error.get("message")), None
+    said = body.get("detail") or error or body.get("status") or body.get("message") or body
+    type = body.get("error_type")
+    if isinstance(said, list):  # the model refused its arguments
+        details = [detail(item) for item in said]
+        message = "; ".join(f"{item['field']}: {item['message']}" for item in details)
+        return details[0]["type"], message, details
+    return type, said if isinstance(said, str) else json.dumps(said), None
+
+
+def detail(item: Any) -> dict[str, Any]:
+    """An item of a 422's `detail`, flattened; the field without its leading "body"."""
+    if not isinstance(item, dict):
+        return {"field": "", "message": str(item), "type": "invalid_arguments"}
+    where = item.get("loc")
+    names = [str(name) for name in where] if isinstance(where, list) else []
+    field = ".".join(names[1:] if names[:1] == ["body"] else names)
+    return {"field": field, "message": str(item.get("msg")), "type": str(item.get("type"))}
+
+
+# What an HTTP status means where the answer does not say more; a digit stands for its class.
+STATUSES: dict[int, tuple[str, Exit, bool]] = {
+    401: ("unauthorized", Exit.CREDENTIALS, False),
+    403: ("forbidden", Exit.CREDENTIALS, False),
+    404: ("not_found", Exit.FAILED, False),
+    408: ("request_timeout", Exit.FAILED, True),
+    422: ("invalid_arguments", Exit.FAILED, False),
+    429: ("rate_limited", Exit.FAILED, True),
+    499: ("client_cancelled", Exit.FAILED, False),
+    1: ("unexpected_answer", Exit.FAILED, False),
+    2: ("unexpected_answer", Exit.FAILED, False),
+    3: ("unexpected_answer", Exit.FAILED, False),
+    4: ("bad_request", Exit.FAILED, False),
+    5: ("server_error", Exit.FAILED, True),
+}
+
+
+def http_failure(exc: Any) -> Failure:
+    response = exc.response
+    paid = is_paid(response.request)
+    return answer_failure(response.status_code, response.headers, response.text, paid=paid)
+
+
+def handshake_failure(exc: Any) -> Failure:
+    """The answer to a WebSocket upgrade that fal refused."""
+    body = (exc.response.body or b"").decode(errors="replace")
+    return answer_failure(exc.response.status_code, exc.response.headers, body)
+
+
+def transport_failure(exc: Any) -> Failure:
+    """A connection that broke; after a paid POST was sent, nobody knows whether the job runs."""
+    late = isinstance(exc, httpx.TimeoutException)
+    failure = Failure(
+        "timeout" if late else "connection_lost",
+        f"{'fal did not answer in time' if late else 'the connection to fal broke'}: {words(exc)}",
+        Exit.TIMEOUT if late else Exit.NETWORK,
+        retryable=True,
+    )
+    if exc._request and is_paid(exc.request):
+        failure.retryable = False
+        failure.hint = f"The job may be running, and be billed: look at {REQUESTS_PAGE} first."
+    return failure
+
+
+def missing_package(exc: Any) -> Failure | None:
+    package = PACKAGES.get((exc.name or "").partition(".")[0])
+    return usage(f"{package} is not installed: pip install {package}") if package else None
+
+
+def row(
+    type: str, message: str, exit: Exit = Exit.FAILED, retryable: bool = False
+) -> Callable[[Any], Failure]:
+    """A Failure whose message tells what the exception says in place of {}."""
+    return lambda exc: Failure(type, message.format(words(exc)), exit, retryable=retryable)
+
+
+def words(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__
+
+
+PACKAGES = {"fal_client": "fal-client", "httpx": "httpx", "PIL": "Pillow"}
+UNREACHABLE = row("unreachable", "fal could not be reached: {}", Exit.NETWORK, True)
+OUT_OF_TIME = row("timeout", "the time limit ran out", Exit.TIMEOUT)
+BAD_FILE = row("usage_error", "{}", Exit.USAGE)
+BROKEN = row("connection_lost", "the connection to fal broke: {}", Exit.NETWORK, True)
+
+# By full class name, so that nothing is imported to look one up. The most derived class wins.
+# What is not here is a bug of ours and keeps its traceback.
+FAILURES: dict[str, Callable[[Any], Failure | None]] = {
+    "fal_client.client.FalClientHTTPError": http_failure,
+    "fal_client.client.FalClientTimeoutError": OUT_OF_TIME,
+    "fal_client.client.RealtimeError": row("realtime_error", "the model answered: {}"),
+    "httpx.HTTPStatusError": http_failure,
+    "httpx.ConnectError": UNREACHABLE,
+    "httpx.ConnectTimeout": UNREACHABLE,
+    "httpx.ProxyError": UNREACHABLE,
+    "httpx.TransportError": transport_failure,
+    "httpx.HTTPError": BROKEN,
+    "httpx_sse._exceptions.SSEError": row("not_a_stream", "the model did not answer with a stream"),
+    "websockets.exceptions.InvalidStatus": handshake_failure,
+    "websockets.exceptions.InvalidHandshake": UNREACHABLE,
+    "websockets.exceptions.WebSocketException": BROKEN,
+    "PIL.Image.DecompressionBombError": BAD_FILE,
+    "PIL.UnidentifiedImageError": BAD_FILE,
+    "asyncio.exceptions.TimeoutError": OUT_OF_TIME,  # Python 3.10
+    "builtins.TimeoutError": OUT_OF_TIME,
+    "builtins.ConnectionError": UNREACHABLE,
+    "socket.gaierror": UNREACHABLE,
+    "ssl.SSLError": UNREACHABLE,
+    "builtins.OSError": BAD_FILE,
+    "builtins.ModuleNotFoundError": missing_package,
+    "builtins.KeyboardInterrupt": row("interrupted", "interrupted", Exit.INTERRUPTED),
+}
+
+HINTS = {
+    "credentials_missing": f"Make a key at {KEYS_PAGE} and set FAL_KEY to it.",
+    "credentials_malformed": f"Copy the key again from {KEYS_PAGE} into FAL_KEY.",
+    "unauthorized": f"Check FAL_KEY: keys are made at {KEYS_PAGE}.",
+    "forbidden": f"See at {KEYS_PAGE} what the key may be used for.",
+    "account_locked": f"Top up or unlock the account at {BILLING_PAGE}.",
+    "unreachable": "Check the network and HTTPS_PROXY, then repeat the command.",
+    "rate_limited": "Wait a little, then repeat the command.",
+    "not_a_stream": "Use subscribe-* for models that do not stream.",
+    "content_policy_violation": "Reword the prompt, or use another picture.",
+}
+
+
+def explain(exc: BaseException) -> Failure | None:
+    """The Failure behind an exception; None for a bug of ours."""
+    if isinstance(exc, Failure):
+        return exc
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(exc).__mro__)
+    known = next((FAILURES[name] for name in names if name in FAILURES), None)
+    return known(exc) if known else None
+
+
+def unexpected_answer(exc: Exception) -> Failure:
+    """fal-client 1.0.3 reads answers without checking them: KeyError, ValueError and so on."""
+    message = f"fal gave an answer that cannot be read: {type(exc).__name__}: {words(exc)}"
+    return Failure("unexpected_answer", message)
+
+
+def advice(failure: Failure) -> str | None:
+    """The next thing to do."""
+    if failure.type in HINTS:
+        return HINTS[failure.type]
+    if failure.request_id and failure.status != 404:
+        place = ("--model", str(failure.model), "--request-id", failure.request_id)
+        return f"Look the job up: {command_line('result', *place)}"
+    if failure.request_id:
+        return "Check --model and --request-id; fal keeps results for a limited time."
+    if failure.status == 404 and failure.model:
+        return near_models(failure.model)
+    if failure.status == 422 and failure.model:
+        return f"The model's arguments are described at https://fal.ai/models/{failure.model}/api"
+    return None
+
+
+def command_line(*words: str) -> str:
+    """A command that can be pasted into the shell that this one was started from."""
+    return shlex.join([sys.executable, sys.argv[0], *words])
+
+
+# Output: the only code that writes to stdout and stderr
+
+
+def redact(text: str) -> str:
+    """The text without the key, whole or its secret half, as it is or inside JSON."""
+    key, secret = (os.environ.get(name, "").strip() for name in ("FAL_KEY", "FAL_KEY_SECRET"))
+    for word in (key, secret, key.rpartition(":")[2]):
+        for form in (word, json.dumps(word)[1:-1]):
+            text = text.replace(form, "[FAL_KEY]") if len(word) >= 8 else text
+    return text
+
+
+def printable(text: str) -> str:
+    """Text from a server on one line, unable to steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def plain(value: Any) -> Any:
+    """A value that JSON can hold: bytes become data URIs, NaN and infinities null."""
+    if isinstance(value, Mapping):
+        content_type = value.get("content_type")
+        return {str(key): plain_content(item, content_type) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and value - value != 0:
+        return None
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return plain_content(value, None)
+
+
+def plain_content(value: Any, content_type: Any) -> Any:
+    """Bytes as a data URI of the type told beside them, or else seen in them."""
+    if not isinstance(value, bytes):
+        return plain(value) if isinstance(value, JSON_TYPES) else str(value)
+    told = content_type if isinstance(content_type, str) else media_type(value[:32])
+    return fal_client.encode(value, told or "application/octet-stream")
+
+
+JSON_TYPES = (dict, list, tuple, str, int, float, type(None))
+
+
+class Console:
+    """stdout for data; stderr for progress, notes and the last word on a failure.
+
+    Silent about progress until start(), so that an importer's stderr stays its own.
+    """
+
+    def __init__(self) -> None:
+        self.quiet = True
+        self.request_ids: list[str] = []
+        self.owed: Any = None  # a response that was paid for and is not printed yet
+        self._live = False
+
+    def start(self) -> None:
+        self.__init__()  # type: ignore[misc]
+        self.quiet = False
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+    def emit(self, document: Any, indent: int | None = None) -> None:
+        """Print JSON; lone surrogates come out as the escapes that JSON knows."""
+        text = json.dumps(plain(document), ensure_ascii=False, allow_nan=False, indent=indent)
+        self.emit_text(text)
+
+    def emit_text(self, text: str) -> None:
+        self._end_live()
+        sys.stdout.write(redact(text) + "\n")
+        sys.stdout.flush()
+
+    def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
+        if as_text:
+            self.emit_text(as_text(document))
+        else:
+            self.emit(document, indent=2)
+
+    def line(self, text: str) -> None:
+        """A line of progress or a note."""
+        if not self.quiet:
+            self._end_live()
+            self._write(printable(text) + "\n")
+
+    def state(self, text: str) -> None:
+        """What a job is at: one line that changes on a terminal, or else a line."""
+        if self.quiet or not self.is_terminal():
+            return self.line(text)
+        self._write(f"\r{printable(text)}\x1b[K")
+        self._live = True
+
+    def fail(self, failure: Failure) -> None:
+        """The last line: JSON for a program, words for a person."""
+        self._end_live()
+        shown = failure.as_dict()
+        if not sys.stderr.isatty():
+            error = json.dumps({"error": plain(shown)}, ensure_ascii=False)
+            return self._write(error + "\n")
+        self._write(f"{self.red('error:')} {printable(failure.message)}\n")
+        if "hint" in shown:
+            self._write(f"hint: {printable(shown['hint'])}\n")
+
+    def is_terminal(self) -> bool:
+        return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def red(self, text: str) -> str:
+        coloured = self.is_terminal() and not os.environ.get("NO_COLOR")
+        return f"\x1b[31m{text}\x1b[0m" if coloured else text
+
+    def _end_live(self) -> None:
+        if self._live:
+            self._live = False
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads stderr any longer
+            sys.stderr.write(redact(text))
+            sys.stderr.flush()
+
+
+console = Console()
+
+
+def note(text: str) -> None:
+    """Say on stderr what is done differently from what was asked."""
+    console.line(f"note: {text}")
+
+
+def pause(age: float) -> float:
+    """Seconds until the next look at a job of that age: its end is noticed within 5 %."""
+    return min(max(age * 0.05, 0.1), 5.0)
+
+
+class Progress:
+    """Tells how one job is getting on, each log line once, and paces the looks at it."""
+
+    def __init__(self, label: str = "") -> None:
+        self.request_id: str | None = None
+        self._label = label
+        self._state = ""
+        self._seen: set[tuple[str, str]] = set()
+        self._started = time.monotonic()
+
+    def enqueued(self, request_id: str) -> None:
+        self.request_id = request_id
+        console.request_ids.append(request_id)
+        console.line(f"{self._label}request id {request_id}")
+
+    async def follow(self, status: fal_client.Status) -> None:
+        """Report, then wait until it is time to look again."""
+        self.update(status)
+        if not isinstance(status, fal_client.Completed):
+            await asyncio.sleep(pause(time.monotonic() - self._started))
+
+    def update(self, status: fal_client.Status) -> None:
+        fields = status_fields(status)
+        for entry in fields["logs"]:
+            self._log(entry)
+        state = fields["status"].lower().replace("_", " ")
+        if position := fields.get("queue_position"):
+            state += f", {position} ahead"
+        if console.is_terminal():
+            state += f", {time.monotonic() - self._started:.0f} s"
+        if state != self._state:
+            self._state = state
+            console.state(f"{self._label}{state}")
+
+    def _log(self, entry: Any) -> None:
+        """fal's list of logs is a window that slides: known lines are told by their content."""
+        entry = entry if isinstance(entry, dict) else {"message": entry}
+        key = str(entry.get("timestamp")), str(entry.get("message"))
+        if key not in self._seen:
+            self._seen.add(key)
+            for line in key[1].splitlines():
+                console.line(f"{self._label}| {line}")
+
+
+# The command line
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are Failures."""
+
+    def __init__(self, **options: Any) -> None:
+        # argparse's own way to find the width imports shutil and four compression modules
+        width = os.get_terminal_size(1).columns - 2 if os.isatty(1) else 98
+        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28, width=width)
+        super().__init__(allow_abbrev=False, formatter_class=layout, **options)
+
+    def error(self, message: str) -> Any:
+        hint = f"See {self.prog} --help."
+        if "expected one argument" in message or "expected at least one" in message:
+            hint = f"A value that starts with a dash is written --flag=VALUE. {hint}"
+        raise usage(message, hint)
+
+
+def overview_parser() -> Parser:
+    """What stands before a command: --help, which lists the commands, and --version."""
+    summaries = (f"  {row.name:<15}{row.help.partition(chr(10))[0]}" for row in COMMANDS.values())
+    parser = Parser(
+        prog=PROGRAM,
+        usage="%(prog)s [-h] [--version] COMMAND ...",
+        description=__doc__,
+        epilog="\n".join(("commands, each with a --help of its own:", *summaries)),
+    )
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def command_parser(command: Command) -> Parser:
+    """The flags of one command, in their groups; rows that share a `dest` exclude each other."""
+    name = f"{PROGRAM} {command.name}"
+    example = f"example:\n  python {name} {command.example}".rstrip()
+    parser = Parser(prog=name, description=command.help.replace("%", "%%"), epilog=example)
+    groups: dict[str, Any] = {}
+    for rows in alternatives((*command.flags, QUIET)):
+        title = rows[0].group
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        place, options = groups[title], {}
+        if len(rows) > 1:
+            needed = any(row.options.get("required") for row in rows)
+            place, options = (
+                place.add_mutually_exclusive_group(required=needed),
+                {"required": False},
+            )
+        for row in rows:
+            place.add_argument(row.name, help=row.help, dest=row.dest, **row.options | options)
+    return parser
+
+
+def alternatives(flags: Iterable[Flag]) -> list[tuple[Flag, ...]]:
+    """The flags, those with one `dest` together."""
+    rows: dict[str, tuple[Flag, ...]] = {}
+    for flag in flags:
+        rows[flag.dest] = (*rows.get(flag.dest, ()), flag)
+    return list(rows.values())
+
+
+def parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace]:
+    """The command and its flags. Only its own parser is built: all 24 take as long as Python."""
+    if argv and argv[0] in COMMANDS:
+        command = COMMANDS[argv[0]]
+        return command, command_parser(command).parse_args(argv[1:])
+    overview_parser().parse_args(argv[:1])  # --help, --version, or an error
+    raise usage(f"no such command: {argv[0]}")
+
+
+def perform(command: Command, args: argparse.Namespace) -> None:
+    flags = {flag.dest: getattr(args, flag.dest) for flag in command.flags if flag is not JSON}
+    outcome = command.operation(**present(**flags))
+    as_text = command.text if command.text and not args.json else None
+    if hasattr(outcome, "__await__") or hasattr(outcome, "__aiter__"):
+        asyncio.run(deliver(outcome, as_text))
+    else:
+        console.show(outcome, as_text)
+
+
+async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
+    if hasattr(outcome, "__await__"):
+        return console.show(await outcome, as_text)
+    async with contextlib.aclosing(outcome) as lines:
+        async for line in lines:
+            console.emit(line)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit status."""
+    console.start()
+    if not sys.warnoptions:
+        sys.modules["warnings"].simplefilter("ignore")
+    try:
+        command, args = parse(sys.argv[1:] if argv is None else argv)
+        console.quiet = args.quiet
+        perform(command, args)
+        return Exit.DONE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as exc:
+        return conclude(exc)
+
+
+def conclude(exc: BaseException) -> int:
+    """Print what was paid for all the same, then why it failed; returns the exit status."""
+    failure = explain(exc)
+    if failure is None:
+        console.quiet = False
+        for line in traceback.format_exception(exc):
+            console.line(line)
+        failure = Failure("internal_error", f"a bug in {PROGRAM}: {words(exc)}")
+    if len(console.request_ids) == 1:
+        failure.request_id = failure.request_id or console.request_ids[0]
+    owed = failure.response or console.owed
+    if owed is not None:
+        console.show(owed)
+    console.fail(failure)
+    return failure.exit
+
+
+if __name__ == "__main__":
+    sys.exit(main())
