@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     import tempfile
     import traceback
     import urllib.parse as urls
-    from typing import Any, TypeVar
+    from typing import Any, NoReturn, TypeVar
 
     import fal_client
     import httpx
@@ -337,6 +337,14 @@ EXTENSIONS = {"image/jpeg": ".jpg", "image/webp": ".webp", "image/avif": ".avif"
 # Values that flags take: each function reads the text after a flag or refuses it.
 
 
+class BadValue(argparse.ArgumentTypeError):
+    """What was given cannot be used; argparse puts the flag's name before the message."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 def read_text(source: str) -> str:
     """The whole of a text file, or of stdin for `-`."""
     try:
@@ -345,7 +353,7 @@ def read_text(source: str) -> str:
         with open(os.path.expanduser(source), encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as exc:
-        raise argparse.ArgumentTypeError(f"cannot read {source}: {exc}") from exc
+        raise BadValue(f"cannot read {source}: {exc}") from exc
 
 
 def prompt(text: str) -> str:
@@ -359,11 +367,11 @@ def prompt_file(source: str) -> str:
 
 def some_text(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("the text is empty")
+        raise BadValue("the text is empty")
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise argparse.ArgumentTypeError("the text is not valid UTF-8") from exc
+        raise BadValue("the text is not valid UTF-8") from exc
     return text
 
 
@@ -375,9 +383,9 @@ def json_object(text: str) -> dict[str, Any]:
         value = json.loads(text, parse_constant=refuse_constant)
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as exc:
-        raise argparse.ArgumentTypeError(f"not valid JSON: {exc}") from exc
+        raise BadValue(f"not valid JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"must be a JSON object, not {text.strip()[:40]}")
+        raise BadValue(f"must be a JSON object, not {text.strip()[:40]}")
     return value
 
 
@@ -390,9 +398,9 @@ def number(text: str) -> int | float:
     try:
         value = int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
     except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"not a number: {text}") from exc
+        raise BadValue(f"not a number: {text}") from exc
     if value - value != 0:  # infinities and NaN
-        raise argparse.ArgumentTypeError(f"not a finite number: {text}")
+        raise BadValue(f"not a finite number: {text}")
     return value
 
 
@@ -402,7 +410,7 @@ def above(limit: int, read: Callable[[str], Any]) -> Callable[[str], Any]:
     def checked(text: str) -> Any:
         value = read(text)
         if value <= limit:
-            raise argparse.ArgumentTypeError(f"must be greater than {limit}: {text}")
+            raise BadValue(f"must be greater than {limit}: {text}")
         return value
 
     checked.__name__ = read.__name__  # argparse names it in "invalid int value"
@@ -414,7 +422,7 @@ def matching(pattern: str, what: str) -> Callable[[str], str]:
 
     def checked(text: str) -> str:
         if not re.fullmatch(pattern, text, re.ASCII):
-            raise argparse.ArgumentTypeError(f"not {what}: {text!r}")
+            raise BadValue(f"not {what}: {text!r}")
         return text
 
     return checked
@@ -426,12 +434,12 @@ def endpoint(text: str) -> str:
     least = 3 if text.startswith(("workflows/", "comfy/")) else 2
     if re.fullmatch(PATH_PATTERN, text, re.ASCII) and len(text.split("/")) >= least:
         return text
-    raise usage(f"not an endpoint, owner/app[/path]: {text!r}", hint=near_models(text))
+    raise BadValue(f"not an endpoint, owner/app[/path]: {text!r}", hint=near_models(text))
 
 
 def web_url(text: str) -> str:
     if not (re.fullmatch(VISIBLE, text) and re.match(r"https?://[^/]", text, re.I)):
-        raise argparse.ArgumentTypeError(f"not an http(s) URL: {text!r}")
+        raise BadValue(f"not an http(s) URL: {text!r}")
     return text
 
 
@@ -439,9 +447,9 @@ def local_file(path: str) -> str:
     """A file that can be read; `~` is the home folder."""
     path = os.path.expanduser(path)
     if not os.path.exists(path):
-        raise usage(f"no such file: {path}")
+        raise BadValue(f"no such file: {path}")
     if os.path.isdir(path) or not os.access(path, os.R_OK):
-        raise usage(f"not a readable file: {path}")
+        raise BadValue(f"not a readable file: {path}")
     return path
 
 
@@ -451,7 +459,7 @@ def picture(source: str) -> str:
         return source
     path = local_file(source)
     if not (media_type(first_bytes(path)) or "").startswith("image/"):
-        raise usage(
+        raise BadValue(
             f"not a picture: {path}",
             hint="JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC files are taken;"
             " upload-file uploads anything else.",
@@ -463,10 +471,10 @@ def output_place(path: str) -> str:
     """A folder (it exists, or the text ends in /) or the name of a new file."""
     path = os.path.expanduser(path)
     if not path.endswith(("/", os.sep)) and not os.path.isdir(path) and os.path.lexists(path):
-        raise usage(f"{path} exists already and is not overwritten", hint="Name another file.")
+        raise BadValue(f"{path} exists already and is not overwritten", hint="Name another file.")
     folder = path if os.path.isdir(path) else os.path.dirname(path.rstrip("/" + os.sep)) or "."
     if os.path.exists(folder) and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-        raise usage(f"cannot write to {folder}")
+        raise BadValue(f"cannot write to {folder}")
     return path
 
 
@@ -1641,13 +1649,17 @@ def metadata(model: dict[str, Any]) -> dict[str, Any]:
     return model.get("metadata") or {}
 
 
+def did_you_mean(text: str, known: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(text, list(known), n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(near)}?" if near else None
+
+
 def near_models(text: str) -> str:
     """A hint for an endpoint that does not exist."""
-    known = [*TEXT_TO_IMAGE_MODELS, *IMAGE_TO_VIDEO_MODELS]
-    near = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
+    near = did_you_mean(text, (*TEXT_TO_IMAGE_MODELS, *IMAGE_TO_VIDEO_MODELS))
     word = text.rpartition("/")[2] or text
     search = f"Search fal's models: {command_line('list-models', '--search', word)}"
-    return f"Did you mean {', '.join(near)}? {search}" if near else search
+    return f"{near} {search}" if near else search
 
 
 # Failures
@@ -1794,6 +1806,7 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "socket.gaierror": UNREACHABLE,
     "ssl.SSLError": UNREACHABLE,
     "builtins.OSError": BAD_FILE,
+    "argparse.ArgumentTypeError": lambda exc: usage(str(exc), exc.hint),
     "builtins.ModuleNotFoundError": missing_package,
     "builtins.KeyboardInterrupt": row("interrupted", "interrupted", Exit.INTERRUPTED),
 }
@@ -2033,13 +2046,22 @@ class Parser(argparse.ArgumentParser):
         # argparse's own way to find the width imports shutil and four compression modules
         width = os.get_terminal_size(1).columns - 2 if os.isatty(1) else 98
         layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28, width=width)
-        super().__init__(allow_abbrev=False, formatter_class=layout, **options)
+        super().__init__(allow_abbrev=False, exit_on_error=False, formatter_class=layout, **options)
 
-    def error(self, message: str) -> Any:
-        hint = f"See {self.prog} --help."
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        try:
+            args, unknown = self.parse_known_args(argv)
+        except argparse.ArgumentError as exc:
+            self.error(str(exc), getattr(exc.__context__, "hint", None))
+        if unknown:
+            near = did_you_mean(unknown[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}", near)
+        return args
+
+    def error(self, message: str, hint: str | None = None) -> NoReturn:
         if "expected one argument" in message or "expected at least one" in message:
-            hint = f"A value that starts with a dash is written --flag=VALUE. {hint}"
-        raise usage(message, hint)
+            hint = "A value that starts with a dash is written --flag=VALUE."
+        raise usage(message, hint or f"See {self.prog} --help.")
 
 
 def overview_parser() -> Parser:
@@ -2051,9 +2073,15 @@ def overview_parser() -> Parser:
         description=__doc__,
         epilog="\n".join(("commands, each with a --help of its own:", *summaries)),
     )
-    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
+    parser.add_argument("command", metavar="COMMAND", type=command_name, help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
+
+
+def command_name(text: str) -> str:
+    if text not in COMMANDS:
+        raise BadValue(f"no such command: {text}", did_you_mean(text, COMMANDS))
+    return text
 
 
 def command_parser(command: Command) -> Parser:
@@ -2090,9 +2118,9 @@ def parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     """The command and its flags. Only its own parser is built: all 24 take as long as Python."""
     if argv and argv[0] in COMMANDS:
         command = COMMANDS[argv[0]]
-        return command, command_parser(command).parse_args(argv[1:])
-    overview_parser().parse_args(argv[:1])  # --help, --version, or an error
-    raise usage(f"no such command: {argv[0]}")
+        return command, command_parser(command).read(argv[1:])
+    overview_parser().read(argv[:1])  # --help, --version, or what is wrong
+    raise AssertionError(argv)
 
 
 def perform(command: Command, args: argparse.Namespace) -> None:

@@ -1,0 +1,105 @@
+"""The skill as its users meet it: a process, an environment, and fal on the other side."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from PIL import Image
+from sandbox import Sandbox
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "skill_fal.py"
+
+
+@dataclass
+class Outcome:
+    """What a finished command left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def error(self) -> Any:
+        """The error object, which is the last line of stderr."""
+        return json.loads(self.stderr.splitlines()[-1])["error"]
+
+
+class Cli(Protocol):
+    def __call__(
+        self, *argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None
+    ) -> Outcome: ...
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as fal:
+        yield fal
+
+
+@pytest.fixture
+def fal(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """fal's servers without a memory; a request that fal does not know fails the test."""
+    sandbox.reset()
+    yield sandbox
+    assert sandbox.unexpected == []
+
+
+@pytest.fixture
+def environment(sandbox: Sandbox, tmp_path: Path) -> dict[str, str]:
+    """Built, not inherited: no key, proxy or home of whoever runs the tests."""
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **sandbox.env}
+
+
+@pytest.fixture
+def cli(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Cli:
+    """Runs skill_fal.py in tmp_path; a warning in it is an error."""
+
+    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(SCRIPT), *argv],
+            input=data,
+            env={**environment, **(env or {})},
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=60,
+        )
+        stdout, stderr = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback" not in stderr
+        assert sandbox_secret not in stdout + stderr
+        return Outcome(done.returncode, stdout, stderr)
+
+    sandbox_secret = environment["FAL_KEY"].rpartition(":")[2]
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A local photo, small and unlike any other."""
+    path = tmp_path / "photo.jpg"
+    Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 30).convert("RGB").save(path)
+    return path
+
+
+def paid(fal: Sandbox) -> list[str]:
+    """The endpoints of the requests that fal bills."""
+    hosts = ("queue.fal.run", "fal.run", "queue.falrun.com", "falrun.com")
+    posts = (r for r in fal.requests if r.method == "POST" and r.host in hosts)
+    return [request.path.strip("/") for request in posts]
