@@ -76,6 +76,7 @@ if TYPE_CHECKING:
 
     import fal_client
     import httpx
+    import websockets
     from PIL import Image, ImageOps
 
     Arguments = Mapping[str, Any]
@@ -84,8 +85,8 @@ else:
     asyncio, base64, difflib, mimetypes = map(Lazy, ("asyncio", "base64", "difflib", "mimetypes"))
     shlex, shutil, tempfile, traceback = map(Lazy, ("shlex", "shutil", "tempfile", "traceback"))
     urls = Lazy("urllib.parse")
-    fal_client, httpx, Image = map(Lazy, ("fal_client", "httpx", "PIL.Image"))
-    ImageOps = Lazy("PIL.ImageOps")
+    fal_client, httpx, websockets = map(Lazy, ("fal_client", "httpx", "websockets"))
+    Image, ImageOps = map(Lazy, ("PIL.Image", "PIL.ImageOps"))
 
 
 # Vocabulary
@@ -1288,7 +1289,9 @@ async def realtime_session(
         fal_client.realtime_async(model, path=path) as connection,
     ):
         for answered in range(rounds):
-            await connection.send(message)
+            # What fal said before it closed the connection tells more than that it is closed.
+            with contextlib.suppress(websockets.ConnectionClosed):
+                await connection.send(message)
             answer = await connection.recv()
             if answer is None:
                 said = f"fal closed the connection after {answered} of {rounds} answers"
@@ -1567,6 +1570,8 @@ async def save_file(client: httpx.AsyncClient, url: str, where: str, model: str)
             content_type = part.decode(url)
         else:
             async with client.stream("GET", url) as response:
+                if response.is_error:
+                    await response.aread()  # for the message
                 response.raise_for_status()
                 content_type = response.headers.get("content-type", "").partition(";")[0]
                 async for chunk in response.aiter_bytes():
@@ -1595,11 +1600,11 @@ class PartFile:
     def __init__(self, folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
         self._folder = folder
-        self._descriptor, self._path = tempfile.mkstemp(".part", ".", folder)
+        self._path = os.path.join(folder, f".{os.urandom(8).hex()}.part")
+        self._file = open(self._path, "xb")  # noqa: SIM115
         self.head, self.size = b"", 0
 
     def __enter__(self) -> PartFile:
-        self._file = os.fdopen(self._descriptor, "wb")
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -1760,6 +1765,13 @@ def transport_failure(exc: Any) -> Failure:
     return failure
 
 
+def realtime_failure(exc: Any) -> Failure:
+    """An error frame, or the end of the connection."""
+    if exc.error in ("CONNECTION_CLOSED", "TIMEOUT"):  # closed, or idle for about 30 s
+        return BROKEN(exc)
+    return Failure("realtime_error", words(exc))
+
+
 def missing_package(exc: Any) -> Failure | None:
     package = PACKAGES.get((exc.name or "").partition(".")[0])
     return usage(f"{package} is not installed: pip install {package}") if package else None
@@ -1787,7 +1799,7 @@ BROKEN = row("connection_lost", "the connection to fal broke: {}", Exit.NETWORK,
 FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "fal_client.client.FalClientHTTPError": http_failure,
     "fal_client.client.FalClientTimeoutError": OUT_OF_TIME,
-    "fal_client.client.RealtimeError": row("realtime_error", "the model answered: {}"),
+    "fal_client.client.RealtimeError": realtime_failure,
     "httpx.HTTPStatusError": http_failure,
     "httpx.ConnectError": UNREACHABLE,
     "httpx.ConnectTimeout": UNREACHABLE,

@@ -1,0 +1,541 @@
+"""Every flag that a command accepts reaches the wire, or its effect is seen here.
+
+Each command is run once with all of its flags. A flag without a row in the tables below
+fails the test of its command, so that a new one cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Cli
+from PIL import Image
+from sandbox import Latency, Reply, Sandbox, Stall
+from sandbox.scripting import Recorded
+
+import skill_fal
+
+VERBS = ("submit", "subscribe", "run", "stream", "batch")
+GENERATION = tuple(f"{verb}-{kind}" for verb in VERBS for kind in ("t2i", "i2v"))
+PICTURE = "https://example.com/first.png"
+OTHER_PICTURE = "https://example.com/second.png"
+MODEL = {"t2i": ("fal-ai/flux", "dev"), "i2v": ("fal-ai/minimax-video", "image-to-video")}
+
+# Longer than the tests take: the sandbox acts when it is over, and must not do so in another test.
+FOR_EVER = 3600.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What stands after a flag, where to look for it in a request, and what is there."""
+
+    values: tuple[str, ...]
+    look: Callable[[Recorded], Any]
+    expected: Any
+
+
+def argument(name: str) -> Callable[[Recorded], Any]:
+    return lambda request: request.json.get(name)
+
+
+def header(*names: str) -> Callable[[Recorded], Any]:
+    return lambda request: next((request.headers[n] for n in names if n in request.headers), None)
+
+
+def query(name: str) -> Callable[[Recorded], Any]:
+    return lambda request: request.query.get(name)
+
+
+def first_segments(request: Recorded) -> str:
+    return "/".join(request.path.split("/")[1:3])
+
+
+def last_segments(request: Recorded) -> str:
+    return "/".join(request.path.split("/")[3:])
+
+
+def start_timeout(request: Recorded) -> float:
+    """fal knows the header under an old and a new name."""
+    value = header("x-fal-request-start-timeout", "x-fal-request-timeout")(request)
+    return float(value or "nan")
+
+
+ROWS = {
+    "--prompt": Row(("A red kite",), argument("prompt"), "A red kite"),
+    "--prompt-file": Row(("prompt.txt",), argument("prompt"), "A prompt from a file"),
+    "--prompts": Row(("A red kite",), argument("prompt"), "A red kite"),
+    "--image-url": Row((PICTURE,), argument("image_url"), PICTURE),
+    "--image-urls": Row((PICTURE,), argument("image_url"), PICTURE),
+    "--negative-prompt": Row(("no fog",), argument("negative_prompt"), "no fog"),
+    "--width": Row(("640",), lambda request: request.json["image_size"]["width"], 640),
+    "--height": Row(("384",), lambda request: request.json["image_size"]["height"], 384),
+    "--num-images": Row(("3",), argument("num_images"), 3),
+    "--seed": Row(("987654",), argument("seed"), 987654),
+    "--guidance-scale": Row(("4.25",), argument("guidance_scale"), 4.25),
+    "--num-inference-steps": Row(("17",), argument("num_inference_steps"), 17),
+    "--duration": Row(("6.5",), argument("duration"), 6.5),
+    "--extra-json": Row(('{"scheduler": {"k": [1]}}',), argument("scheduler"), {"k": [1]}),
+    "--hint": Row(("runner-7",), header("x-fal-runner-hint"), "runner-7"),
+    "--priority": Row(("low",), header("x-fal-queue-priority"), "low"),
+    "--start-timeout": Row(("77",), start_timeout, 77),
+    "--webhook-url": Row(
+        ("https://example.com/hook?a=1&b=%C3%BC",),
+        query("fal_webhook"),
+        "https://example.com/hook?a=1&b=%C3%BC",
+    ),
+}
+
+# What never leaves the machine, with the tests that prove what it does.
+LOCAL = {
+    "--client-timeout": "test_client_timeout",
+    "--output": "test_output_saves_the_pictures",
+    "--concurrency": "test_concurrency_bounds_the_jobs_under_way",
+    "--json": "test_json",
+    "--no-wait": "test_no_wait",
+    "--categories": "test_categories",
+}
+
+
+def flags_of(command: str) -> list[str]:
+    return [flag.name for flag in skill_fal.COMMANDS[command].flags]
+
+
+def test_every_command_of_the_seed_is_tested_here() -> None:
+    assert set(skill_fal.COMMANDS) == {*GENERATION, *OTHER_COMMANDS, "realtime", *SILENT}
+
+
+@pytest.mark.parametrize("name", LOCAL.values())
+def test_the_tests_named_above_exist(name: str) -> None:
+    assert callable(globals().get(name))
+
+
+def sse_reply() -> Reply:
+    events = b'data: {"done": true}\n\n'
+    return Reply(content=events, headers={"content-type": "text/event-stream"})
+
+
+def starting_requests(fal: Sandbox) -> list[Recorded]:
+    """The requests that start jobs."""
+    hosts = ("queue.fal.run", "fal.run")
+    return [r for r in fal.requests if r.host in hosts and r.method == "POST"]
+
+
+@pytest.mark.parametrize("local", [("--prompt",), ("--prompt-file", "--quiet")], ids=" ".join)
+@pytest.mark.parametrize("command", GENERATION)
+def test_generation_flags(
+    fal: Sandbox, cli: Cli, tmp_path: Path, command: str, local: tuple[str, ...]
+) -> None:
+    """Twice, for --prompt and --prompt-file exclude each other; the second time in silence."""
+    verb, _, kind = command.partition("-")
+    if verb == "stream":
+        fal.on("POST", "fal.run", "*", sse_reply())
+    (tmp_path / "prompt.txt").write_text("A prompt from a file\n")
+    app, sub_path = MODEL[kind]
+    rows = {
+        **ROWS,
+        "--model": Row((app,), first_segments, app),
+        "--path": Row((sub_path,), last_segments, sub_path),
+    }
+    left_out = {"--prompt", "--prompt-file", *LOCAL} - {*local}
+    flags = [flag for flag in flags_of(command) if flag not in left_out]
+    assert [flag for flag in flags if flag not in rows] == []
+    argv = [word for flag in flags for word in (flag, *rows[flag].values)]
+    done = cli(command, *argv, *local[1:])
+    assert (done.status, bool(done.stdout)) == (0, True), done.stderr
+    (request,) = starting_requests(fal)
+    found = {flag: rows[flag].look(request) for flag in flags}
+    assert found == {flag: rows[flag].expected for flag in flags}
+    if "--quiet" in local:
+        assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", GENERATION)
+def test_the_common_flags_are_accepted_everywhere(command: str) -> None:
+    common = {
+        "--hint",
+        "--priority",
+        "--start-timeout",
+        "--client-timeout",
+        "--extra-json",
+        "--path",
+        "--seed",
+    }
+    assert common <= set(flags_of(command))
+    assert ("--webhook-url" in flags_of(command)) == command.startswith("submit-")
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "values", "name"),
+    [
+        ("batch-t2i", "--prompts", ("A red kite", "A blue boat"), "prompt"),
+        ("batch-i2v", "--image-urls", (PICTURE, OTHER_PICTURE), "image_url"),
+    ],
+)
+def test_each_job_of_a_batch_takes_all_flags(
+    fal: Sandbox, cli: Cli, command: str, flag: str, values: tuple[str, ...], name: str
+) -> None:
+    shared = ("--seed", "--hint", "--priority", "--start-timeout", "--extra-json")
+    app, sub_path = MODEL[command[-3:]]
+    argv = [word for shared_flag in shared for word in (shared_flag, *ROWS[shared_flag].values)]
+    done = cli(command, "--model", f"{app}/{sub_path}", flag, *values, *argv)
+    assert done.status == 0
+    requests = starting_requests(fal)
+    assert sorted(request.json[name] for request in requests) == sorted(values)
+    for request in requests:
+        looks = {row_flag: ROWS[row_flag].look(request) for row_flag in shared}
+        assert looks == {row_flag: ROWS[row_flag].expected for row_flag in shared}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_rush_goes_out_as_normal_and_is_noted(fal: Sandbox, cli: Cli, verb: str) -> None:
+    fal.on("POST", "fal.run", "*/stream", sse_reply())
+    flag = "--prompts" if verb == "batch" else "--prompt"
+    argv = ("--model", "fal-ai/flux/dev", flag, "A kite", "--priority", "rush")
+    done = cli(f"{verb}-t2i", *argv)
+    assert done.status == 0
+    (request,) = starting_requests(fal)
+    assert request.headers["x-fal-queue-priority"] == "normal"
+    assert len([line for line in done.stderr.splitlines() if "rush" in line]) == 1
+
+
+def test_extra_json_has_the_last_word(fal: Sandbox, cli: Cli) -> None:
+    argv = ("--prompt", "A kite", "--seed", "1", "--extra-json", '{"seed": 2, "new": null}')
+    cli("submit-t2i", "--model", "fal-ai/flux/dev", *argv)
+    (request,) = starting_requests(fal)
+    assert request.json == {"prompt": "A kite", "seed": 2, "new": None}
+
+
+@pytest.mark.parametrize("slash", ["dev", "/dev"])
+def test_a_path_may_begin_with_a_slash(fal: Sandbox, cli: Cli, slash: str) -> None:
+    done = cli("submit-t2i", "--model", "fal-ai/flux", "--prompt", "A kite", "--path", slash)
+    assert (done.status, [r.path for r in fal.requests]) == (0, ["/fal-ai/flux/dev"])
+
+
+# --client-timeout: once for each verb, against a job or an answer that does not come
+
+
+@dataclass(frozen=True)
+class Late:
+    """A command that must not wait, what fal does not answer, and how many jobs were paid."""
+
+    argv: tuple[str, ...]
+    stalled: str = "*"
+    jobs: int = 1
+
+
+LATE = {
+    "submit-t2i": Late(("--prompt", "A kite")),
+    "subscribe-t2i": Late(("--prompt", "[slow] A kite"), stalled="nothing"),
+    "run-t2i": Late(("--prompt", "A kite")),
+    "stream-t2i": Late(("--prompt", "A kite")),
+    "batch-t2i": Late(("--prompts", "[slow] A", "[slow] B"), stalled="nothing", jobs=2),
+    "realtime": Late(("--arguments-json", '{"prompt": "A kite"}'), jobs=0),
+    "status": Late(("--request-id", "some-request"), jobs=0),
+    "result": Late(("--request-id", "some-request"), jobs=0),
+    "cancel": Late(("--request-id", "some-request"), jobs=0),
+}
+
+
+def test_every_verb_with_a_client_timeout_is_timed_out() -> None:
+    with_it = [name for name in skill_fal.COMMANDS if "--client-timeout" in flags_of(name)]
+    assert {name.replace("-i2v", "-t2i") for name in with_it} == set(LATE)
+
+
+@pytest.mark.parametrize("command", LATE)
+def test_client_timeout(fal: Sandbox, cli: Cli, command: str) -> None:
+    late = LATE[command]
+    fal.on("*", "*fal.run", late.stalled, fal.always(Stall(FOR_EVER)))
+    argv = ("--model", "fal-ai/flux/dev", *late.argv, "--client-timeout", "0.7")
+    done = cli(command, *argv)
+    assert (done.status, done.stdout) == (5, "")
+    assert done.error["type"] == "timeout"
+    assert len(starting_requests(fal)) == late.jobs
+
+
+@pytest.mark.parametrize("command", ["subscribe-t2i", "batch-t2i"])
+def test_a_job_that_is_given_up_is_cancelled(fal: Sandbox, cli: Cli, command: str) -> None:
+    flag = "--prompts" if command.startswith("batch") else "--prompt"
+    argv = (command, "--model", "fal-ai/flux/dev", flag, "[slow] A kite")
+    done = cli(*argv, "--client-timeout", "1.2")
+    assert done.status == 5
+    assert [job.cancelled for job in fal.jobs.values()] == [True]
+
+
+# What has an effect on this side alone
+
+
+@pytest.mark.parametrize("command", ["subscribe-t2i", "run-t2i", "result"])
+def test_output_saves_the_pictures(fal: Sandbox, cli: Cli, tmp_path: Path, command: str) -> None:
+    argv = ["--model", "fal-ai/flux/dev", "--prompt", "A kite"]
+    if command == "result":
+        request_id = cli("submit-t2i", *argv).json["request_id"]
+        argv[2:] = ["--request-id", request_id]
+    done = cli(command, *argv, "--output", "pictures/")
+    assert done.status == 0
+    (saved,) = done.json["downloaded_files"]
+    path = tmp_path / "pictures" / Path(saved["path"]).name
+    assert [path] == list((tmp_path / "pictures").iterdir())
+    with Image.open(path) as image:
+        assert image.size == (1024, 768)
+    assert saved == {
+        "path": str(path),
+        "url": done.json["images"][0]["url"],
+        "content_type": "image/jpeg",
+        "bytes": path.stat().st_size,
+    }
+
+
+def test_output_names_a_file(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    argv = ("--model", "fal-ai/flux/dev", "--prompt", "A kite", "--output", "kite.jpg")
+    done = cli("run-t2i", *argv)
+    assert [file["path"] for file in done.json["downloaded_files"]] == [str(tmp_path / "kite.jpg")]
+    assert (tmp_path / "kite.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_concurrency_bounds_the_jobs_under_way(fal: Sandbox, cli: Cli, concurrency: int) -> None:
+    fal.latencies["fal-ai/flux/dev"] = Latency(run_seconds=0.4)
+    prompts = ("A", "B", "C")
+    argv = ("--prompts", *prompts, "--concurrency", str(concurrency))
+    done = cli("batch-t2i", "--model", "fal-ai/flux/dev", *argv)
+    assert done.status == 0
+    jobs = list(fal.jobs.values())
+    assert len(jobs) == len(prompts)
+    starts = [job.submitted_at for job in jobs]
+    under_way = [sum(j.submitted_at <= at < j.finished_at for j in jobs) for at in starts]
+    assert max(under_way) == concurrency
+
+
+# Commands that generate nothing
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A command line with every flag that travels, and where each is looked for."""
+
+    values: Mapping[str, tuple[str, ...]]
+    host: str
+    looks: Mapping[str, tuple[Callable[[Recorded], Any], Any]]
+
+
+def content_type(request: Recorded) -> str:
+    return request.headers["content-type"]
+
+
+def body(request: Recorded) -> bytes:
+    return request.body
+
+
+def request_id(request: Recorded) -> str:
+    return request.path.split("/")[4]
+
+
+JOB = {"--model": ("fal-ai/flux/dev",), "--request-id": ("some-request-77",)}
+ON_JOB = {
+    "--model": (first_segments, "fal-ai/flux"),
+    "--request-id": (request_id, "some-request-77"),
+}
+CDN = "v3.fal.media"
+OTHER_COMMANDS = {
+    "status": Wire(JOB, "queue.fal.run", ON_JOB),
+    "result": Wire(JOB, "queue.fal.run", ON_JOB),
+    "cancel": Wire(JOB, "queue.fal.run", ON_JOB),
+    "upload-file": Wire({"--file": ("bytes.bin",)}, CDN, {"--file": (body, b"\0some bytes")}),
+    "upload-image": Wire(
+        {"--file": ("picture.gif",), "--format": ("webp",)},
+        CDN,
+        {
+            "--file": (lambda request: request.body[:4], b"RIFF"),
+            "--format": (content_type, "image/webp"),
+        },
+    ),
+    "upload-raw": Wire(
+        {"--file": ("bytes.bin",), "--content-type": ("application/x-kite",)},
+        CDN,
+        {"--file": (body, b"\0some bytes"), "--content-type": (content_type, "application/x-kite")},
+    ),
+    "list-models": Wire(
+        {"--category": ("image-to-video",), "--search": ("kling pro",)},
+        "api.fal.ai",
+        {
+            "--category": (query("category"), "image-to-video"),
+            "--search": (query("q"), "kling pro"),
+        },
+    ),
+}
+SWITCHES = ("--json", "--no-wait", "--categories", "--include-deprecated")
+
+# Commands that send nothing.
+SILENT = ("encode-file", "encode-image", "encode-raw", "list-t2i", "list-i2v")
+
+
+@pytest.mark.parametrize("command", OTHER_COMMANDS)
+def test_the_flags_of_other_commands(fal: Sandbox, cli: Cli, tmp_path: Path, command: str) -> None:
+    (tmp_path / "bytes.bin").write_bytes(b"\0some bytes")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.gif")
+    wire = OTHER_COMMANDS[command]
+    flags = [flag for flag in flags_of(command) if flag not in (*SWITCHES, *LOCAL)]
+    assert [flag for flag in flags if flag not in wire.looks] == []
+    fal.on("*", "queue.fal.run", "*", fal.always(Reply(404, json={"status": "NOT_FOUND"})))
+    cli(command, *(word for flag in flags for word in (flag, *wire.values[flag])))
+    requests = [request for request in fal.requests if request.host == wire.host]
+    assert requests
+    found = {flag: look(requests[0]) for flag, (look, _) in wire.looks.items()}
+    assert found == {flag: expected for flag, (_, expected) in wire.looks.items()}
+
+
+@pytest.mark.parametrize("command", SILENT)
+def test_what_sends_nothing_uses_its_flags(
+    fal: Sandbox, cli: Cli, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "bytes.bin").write_bytes(b"\0some bytes")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.gif")
+    name = "picture.gif" if command == "encode-image" else "bytes.bin"
+    values = {"--file": name, "--format": "webp", "--content-type": "application/x-kite"}
+    flags = [flag for flag in flags_of(command) if flag != "--json"]
+    assert [flag for flag in flags if flag not in values] == []
+    done = cli(command, *(word for flag in flags for word in (flag, values[flag])))
+    starts = {
+        "encode-file": "data:application/octet-stream;base64,AHNvbWUgYnl0ZXM=",
+        "encode-raw": "data:application/x-kite;base64,AHNvbWUgYnl0ZXM=",
+        "encode-image": "data:image/webp;base64,UklGR",
+        "list-t2i": "fal-ai/nano-banana-2\tNano Banana 2",
+        "list-i2v": "fal-ai/veo3.1/image-to-video\tVeo 3.1",
+    }
+    assert done.status == 0
+    assert done.stdout.startswith(starts[command])
+    assert fal.requests == []
+
+
+@pytest.mark.parametrize("format", ["jpeg", "jpg", "png", "webp"])
+def test_format_converts(fal: Sandbox, cli: Cli, tmp_path: Path, format: str) -> None:
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.gif")
+    done = cli("upload-image", "--file", "picture.gif", "--format", format)
+    assert done.status == 0
+    (upload,) = fal.uploads
+    assert upload.content_type == f"image/{format.replace('jpg', 'jpeg')}"
+    (tmp_path / "uploaded").write_bytes(upload.content)
+    with Image.open(tmp_path / "uploaded") as image:
+        assert (image.format or "").lower() == format.replace("jpg", "jpeg")
+
+
+JSON_CASES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
+    "upload-file": (("--file", "picture.gif"), lambda found: list(found) == ["url"]),
+    "upload-image": (("--file", "picture.gif"), lambda found: list(found) == ["url"]),
+    "upload-raw": (
+        ("--file", "picture.gif", "--content-type", "a/b"),
+        lambda found: list(found) == ["url"],
+    ),
+    "encode-file": (("--file", "picture.gif"), lambda found: list(found) == ["data_uri"]),
+    "encode-image": (("--file", "picture.gif"), lambda found: list(found) == ["data_uri"]),
+    "encode-raw": (
+        ("--file", "picture.gif", "--content-type", "a/b"),
+        lambda found: list(found) == ["data_uri"],
+    ),
+    "list-t2i": ((), lambda found: isinstance(found, list) and len(found) == 35),
+    "list-i2v": ((), lambda found: isinstance(found, list) and len(found) == 38),
+    "list-models": (
+        ("--search", "kling"),
+        lambda found: isinstance(found, list) and "metadata" in found[0],
+    ),
+}
+
+
+@pytest.mark.parametrize("command", JSON_CASES)
+def test_json(fal: Sandbox, cli: Cli, tmp_path: Path, command: str) -> None:
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.gif")
+    argv, is_right = JSON_CASES[command]
+    plain, as_json = cli(command, *argv), cli(command, *argv, "--json")
+    assert (plain.status, as_json.status) == (0, 0)
+    assert is_right(as_json.json)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(plain.stdout)
+
+
+def test_json_is_tested_wherever_it_is_accepted() -> None:
+    assert {name for name in skill_fal.COMMANDS if "--json" in flags_of(name)} == set(JSON_CASES)
+
+
+def test_no_wait(fal: Sandbox, cli: Cli) -> None:
+    submitted = cli("submit-t2i", "--model", "fal-ai/flux/dev", "--prompt", "[slow] A kite")
+    job = ("--model", "fal-ai/flux/dev", "--request-id", submitted.json["request_id"])
+    done = cli("result", *job, "--no-wait")
+    assert (done.status, done.stdout) == (1, "")
+    assert done.error["retryable"] is True
+    assert done.error["request_id"] == submitted.json["request_id"]
+
+
+def test_categories(fal: Sandbox, cli: Cli) -> None:
+    done = cli("list-models", "--categories", "--json")
+    assert done.status == 0
+    active = [model for model in fal.models if not model.deprecated]
+    assert sum(done.json.values()) == len(active)
+    assert done.json["text-to-image"] == len([m for m in active if m.category == "text-to-image"])
+
+
+def test_include_deprecated(fal: Sandbox, cli: Cli) -> None:
+    argv = ("list-models", "--category", "text-to-image", "--json")
+    without, all_of_them = cli(*argv).json, cli(*argv, "--include-deprecated").json
+    deprecated = {m.endpoint_id for m in fal.models if m.deprecated and m.category == argv[2]}
+    assert deprecated
+    names = [{model["endpoint_id"] for model in models} for models in (without, all_of_them)]
+    assert names[1] - names[0] == deprecated
+
+
+# realtime
+
+
+REALTIME = {
+    "--model": ("fal-ai/flux",),
+    "--path": ("schnell/realtime",),
+    "--arguments-json": ('{"prompt": "An orb"}',),
+    "--seed": ("987654",),
+    "--extra-json": ('{"num_images": 1}',),
+    "--rounds": ("3",),
+}
+
+
+def test_realtime_flags(fal: Sandbox, cli: Cli) -> None:
+    flags = [flag for flag in flags_of("realtime") if flag not in LOCAL]
+    assert [flag for flag in flags if flag not in REALTIME] == []
+    done = cli("realtime", *(word for flag in flags for word in (flag, *REALTIME[flag])))
+    assert done.status == 0, done.stderr
+    (socket,) = [request for request in fal.requests if request.method == "WEBSOCKET"]
+    assert socket.path == "/fal-ai/flux/schnell/realtime"
+    assert socket.messages == [{"prompt": "An orb", "seed": 987654, "num_images": 1}] * 3
+    assert [line["seed"] for line in done.lines] == [987654] * 3
+    assert done.lines[0]["images"][0]["content"].startswith("data:image/jpeg;base64,")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--priority", "low"),
+        ("--hint", "runner-7"),
+        ("--start-timeout", "77"),
+        ("--webhook-url", "https://example.com/hook"),
+        ("--prompt", "An orb"),
+    ],
+)
+def test_realtime_refuses_what_it_cannot_send(
+    fal: Sandbox, cli: Cli, flag: str, value: str
+) -> None:
+    argv = ("--model", "fal-ai/flux/schnell", "--arguments-json", "{}", flag, value)
+    done = cli("realtime", *argv)
+    assert (done.status, done.stdout, fal.requests) == (2, "", [])
+    assert done.error["message"].startswith(f"unrecognized arguments: {flag}")
+
+
+@pytest.mark.parametrize("command", [name for name in GENERATION if "submit" not in name])
+def test_webhooks_are_for_submit_alone(fal: Sandbox, cli: Cli, command: str) -> None:
+    flag = "--image-url" if command.endswith("i2v") else "--prompt"
+    plural = "s" if command.startswith("batch") else ""
+    argv = ("--model", "fal-ai/flux/dev", f"{flag}{plural}", PICTURE)
+    done = cli(command, *argv, "--webhook-url", "https://example.com/hook")
+    assert (done.status, done.stdout, fal.requests) == (2, "", [])
+    assert "unrecognized arguments: --webhook-url" in done.error["message"]
