@@ -1,0 +1,214 @@
+"""rest.fal.ai and the CDN: tokens, uploads, and the files themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from urllib.parse import quote, unquote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from sandbox.answers import Refused, detail
+from sandbox.auth import check_key
+from sandbox.queue_api import read_json
+from sandbox.storage import CDN_URL, StoredFile
+from sandbox.world import RealtimeToken, World
+
+WITHOUT_KEY = "Authorization header is required"
+
+
+class RestApi:
+    """rest.fal.ai: hands out what the other hosts want to see."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/storage/auth/token", self.cdn_token, methods=["POST"]),
+            Route("/storage/upload/initiate", self.initiate_upload, methods=["POST"]),
+            Route("/tokens/", self.token, methods=["POST"]),
+            Route("/tokens/realtime", self.realtime_token, methods=["POST"]),
+        ]
+
+    async def cdn_token(self, request: Request) -> Response:
+        check_key(request.headers, WITHOUT_KEY)
+        _check_storage_type(request)
+        token = f"sandbox-cdn-{uuid.uuid4().hex}"
+        self._world.cdn_tokens.add(token)
+        now = datetime.now(timezone.utc)
+        body = {
+            "token": token,
+            "token_type": "Bearer",
+            "base_url": CDN_URL,
+            "created_at": now.isoformat(),
+            # With an offset, not a Z, which fromisoformat reads since Python 3.11 only.
+            "expires_at": (now + timedelta(days=30)).isoformat(),
+        }
+        return JSONResponse(body)
+
+    async def initiate_upload(self, request: Request) -> Response:
+        """The way of fal's JavaScript client: a URL that takes the file without a key."""
+        check_key(request.headers, WITHOUT_KEY)
+        _check_storage_type(request)
+        body = await read_json(request)
+        file_url = self._world.storage.reserve_url(body.get("file_name", "upload.bin"))
+        upload_url = f"{file_url}?signature={uuid.uuid4().hex}"
+        return JSONResponse({"upload_url": upload_url, "file_url": file_url})
+
+    async def token(self, request: Request) -> Response:
+        check_key(request.headers, WITHOUT_KEY)
+        body = await read_json(request)
+        return JSONResponse(self._issue(body, "token_expiration"))
+
+    async def realtime_token(self, request: Request) -> Response:
+        check_key(request.headers, WITHOUT_KEY)
+        body = await read_json(request)
+        return JSONResponse({"token": self._issue(body, "duration")})
+
+    def _issue(self, body: Mapping[str, object], lifetime_field: str) -> str:
+        apps, lifetime = body.get("allowed_apps"), body.get(lifetime_field, 120)
+        if not isinstance(apps, list) or not isinstance(lifetime, (int, float)):
+            raise Refused(detail(422, "allowed_apps is missing"))
+        token = f"sandbox-jwt-{uuid.uuid4().hex}"
+        expires_at = time.time() + lifetime
+        self._world.realtime_tokens[token] = RealtimeToken(tuple(map(str, apps)), expires_at)
+        return token
+
+
+def _check_storage_type(request: Request) -> None:
+    """fal has turned off all others; fal-client's fallback still asks for gcs."""
+    if request.query_params.get("storage_type") != "fal-cdn-v3":
+        raise Refused(detail(400, "Invalid storage type"))
+
+
+@dataclass
+class PendingUpload:
+    """An upload in parts, of which some have come."""
+
+    name: str
+    content_type: str
+    url: str
+    parts: dict[int, bytes] = field(default_factory=dict)
+
+    def etag(self, number: int) -> str:
+        return f'"{hashlib.md5(self.parts[number]).hexdigest()}"'
+
+
+class CdnApi:
+    """v3.fal.media and v3b.fal.media."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._pending: dict[str, PendingUpload] = {}
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        parts = "/{path:path}/multipart/{upload_id}"
+        return [
+            Route("/files/upload", self.upload, methods=["POST"]),
+            Route("/files/upload/multipart", self.start_multipart, methods=["POST"]),
+            Route(f"{parts}/complete", self.complete_multipart, methods=["POST"]),
+            Route(f"{parts}/{{number:int}}", self.upload_part, methods=["PUT"]),
+            Route("/files/{path:path}", self.put_signed, methods=["PUT"]),
+            Route("/files/{path:path}", self.download, methods=["GET"]),
+        ]
+
+    async def upload(self, request: Request) -> Response:
+        self._check_token(request)
+        name, content_type = _described(request)
+        content = await request.body()
+        file = self._world.storage.keep_upload(name, content_type, content)
+        return JSONResponse({"access_url": file.url, "uploaded": True})
+
+    async def start_multipart(self, request: Request) -> Response:
+        self._check_token(request)
+        name, content_type = _described(request)
+        url = self._world.storage.reserve_url(name)
+        upload_id = uuid.uuid4().hex
+        self._pending[upload_id] = PendingUpload(name, content_type, url)
+        return JSONResponse({"access_url": url, "uploadId": upload_id})
+
+    async def upload_part(self, request: Request) -> Response:
+        pending, number = self._pending_upload(request), request.path_params["number"]
+        pending.parts[number] = await request.body()
+        etag = pending.etag(number)
+        return JSONResponse({"partNumber": number, "etag": etag}, headers={"ETag": etag})
+
+    async def complete_multipart(self, request: Request) -> Response:
+        """Put together the parts that the client lists; it may list them in any order."""
+        pending = self._pending_upload(request)
+        listed = {part["partNumber"]: part["etag"] for part in (await read_json(request))["parts"]}
+        if listed != {number: pending.etag(number) for number in pending.parts}:
+            raise Refused(detail(400, "Parts do not match"))
+        content = b"".join(pending.parts[number] for number in sorted(pending.parts))
+        self._world.storage.keep_upload(pending.name, pending.content_type, content, pending.url)
+        del self._pending[request.path_params["upload_id"]]
+        return JSONResponse({"access_url": pending.url})
+
+    async def put_signed(self, request: Request) -> Response:
+        if "signature" not in request.query_params:
+            raise Refused(detail(403, "Forbidden"))
+        _, content_type = _described(request)
+        url = f"{CDN_URL}{quote(request.url.path)}"
+        name = request.url.path.rpartition("/")[2].partition("_")[2]
+        self._world.storage.keep_upload(name, content_type, await request.body(), url)
+        return Response()
+
+    async def download(self, request: Request) -> Response:
+        """Whoever knows the URL may read."""
+        file = self._world.storage.at_path(unquote(request.url.path))
+        if file is None:
+            raise Refused(detail(404, "Not Found"))
+        await run_in_threadpool(lambda: file.content)  # drawing takes a moment
+        return _served(file, request.headers.get("range", ""))
+
+    def _check_token(self, request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme != "Bearer" or token not in self._world.cdn_tokens:
+            # What fal says here is not on record. [?]
+            raise Refused(detail(401, "Invalid token"))
+
+    def _pending_upload(self, request: Request) -> PendingUpload:
+        self._check_token(request)
+        pending = self._pending.get(request.path_params["upload_id"])
+        if pending is None:
+            raise Refused(detail(404, "Upload not found"))
+        return pending
+
+
+def _described(request: Request) -> tuple[str, str]:
+    """The name and type that the headers give the file."""
+    content_type = request.headers.get("content-type", "application/octet-stream")
+    unnamed = f"upload{mimetypes.guess_extension(content_type) or '.bin'}"
+    return request.headers.get("x-fal-file-name", unnamed), content_type
+
+
+def _served(file: StoredFile, asked: str) -> Response:
+    """The file, or the one range of its bytes that was asked for."""
+    headers = {"Content-Type": file.content_type, "Accept-Ranges": "bytes"}
+    total = len(file.content)
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked)
+    if match is None or not any(match.groups()):
+        return Response(file.content, headers=headers)
+    start, end = _bounds(match[1], match[2], total)
+    if start >= end:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{total}"})
+    headers["Content-Range"] = f"bytes {start}-{end - 1}/{total}"
+    return Response(file.content[start:end], 206, headers)
+
+
+def _bounds(first: str, last: str, total: int) -> tuple[int, int]:
+    if not first:
+        return max(0, total - int(last)), total
+    return int(first), min(int(last) + 1, total) if last else total
