@@ -761,7 +761,8 @@ I2V = Task(
         metavar="SOURCE",
     ),
     example='--model fal-ai/minimax-video/image-to-video --image-url photo.jpg --prompt "It rains"',
-    batch_example="--model fal-ai/runway-gen3/turbo/image-to-video --image-urls a.png b.png",
+    batch_example="--model fal-ai/runway-gen3/turbo/image-to-video --image-urls a.png b.png"
+    ' --prompt "It rains"',
 )
 
 
@@ -1860,6 +1861,8 @@ def advice(failure: Failure) -> str | None:
         return f"Look the job up: {command_line('result', *place)}"
     if failure.request_id:
         return "Check --model and --request-id; fal keeps results for a limited time."
+    if failure.status == 404 and failure.message.startswith("Path "):
+        return "The endpoint has no such path: check --path. Few models stream or are realtime."
     if failure.status == 404 and failure.model:
         return near_models(failure.model)
     if failure.status == 422 and failure.model:

@@ -87,7 +87,8 @@ def test_pictures_are_uploaded_side_by_side(fal: Sandbox, cli: Cli, photo: Path)
     photo.with_name("other.jpg").write_bytes(photo.read_bytes())
     fal.on("POST", "v3.fal.media", "/files/upload", Stall(1), Stall(1))
     sources = ("photo.jpg", "other.jpg")
-    assert cli("batch-i2v", "--model", RUNWAY, "--image-urls", *sources).status == 0
+    done = cli("batch-i2v", "--model", RUNWAY, "--image-urls", *sources, "--prompt", "Rain")
+    assert done.status == 0
     first, second = (r.at for r in fal.requests if r.path == "/files/upload")
     assert second < first + 1
 
