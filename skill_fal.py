@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     import asyncio
     import base64
     import difflib
+    import logging
     import mimetypes
     import shlex
     import shutil
@@ -86,7 +87,7 @@ if TYPE_CHECKING:
 else:
     asyncio, base64, difflib, mimetypes = map(Lazy, ("asyncio", "base64", "difflib", "mimetypes"))
     shlex, shutil, tempfile, traceback = map(Lazy, ("shlex", "shutil", "tempfile", "traceback"))
-    urls, warnings = map(Lazy, ("urllib.parse", "warnings"))
+    logging, urls, warnings = map(Lazy, ("logging", "urllib.parse", "warnings"))
     fal_client, httpx, websockets = map(Lazy, ("fal_client", "httpx", "websockets"))
     Image, ImageOps = map(Lazy, ("PIL.Image", "PIL.ImageOps"))
 
@@ -378,7 +379,7 @@ def json_object(text: str) -> dict[str, Any]:
         text = read_text(text.removeprefix("@"))
     try:
         value = json.loads(text, parse_constant=refuse_constant)
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as exc:
         raise BadValue(f"not valid JSON: {exc}") from exc
     if not isinstance(value, dict):
@@ -481,10 +482,14 @@ def picture(source: str) -> str:
 def output_place(path: str) -> str:
     """A folder (it exists, or the text ends in /) or the name of a new file."""
     path = os.path.expanduser(path)
-    if not path.endswith(("/", os.sep)) and not os.path.isdir(path) and os.path.lexists(path):
-        raise BadValue(f"{path} exists already and is not overwritten", hint="Name another file.")
-    folder = path if os.path.isdir(path) else os.path.dirname(path.rstrip("/" + os.sep)) or "."
-    if os.path.exists(folder) and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+    if not path.strip():
+        raise BadValue("the name is empty")
+    if not os.path.isdir(path) and os.path.lexists(path.rstrip("/")):
+        raise BadValue(f"{path} exists already and is not overwritten", "Name another file.")
+    folder = os.path.abspath(path)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise BadValue(f"cannot write to {folder}")
     return path
 
@@ -725,8 +730,8 @@ I2V = Task(
 
 def api_key() -> str:
     """The key from the environment, without the white space that pasting leaves around it."""
-    pair = os.environ.get("FAL_KEY_ID", ""), os.environ.get("FAL_KEY_SECRET", "")
-    key = (os.environ.get("FAL_KEY") or ":".join(pair if all(pair) else ())).strip()
+    key, *pair = (os.environ.get(f"FAL_KEY{part}", "").strip() for part in ("", "_ID", "_SECRET"))
+    key = key or ":".join(pair if all(pair) else ())
     if not key:
         raise Failure("credentials_missing", "no fal.ai key: FAL_KEY is not set", Exit.CREDENTIALS)
     if not re.fullmatch(VISIBLE, key):
@@ -805,6 +810,7 @@ class Connection:
             fal_client.async_client.key = api_key()
             client = await fal_client.async_client._client
             client._transport = PaidOnce(client._transport)  # type: ignore[assignment]
+            logging.getLogger("fal_client.client").addFilter(as_note)
 
     async def close(self) -> None:
         self._users -= 1
@@ -815,6 +821,12 @@ class Connection:
     def _forget(self) -> None:
         for name in self.CACHED:
             vars(fal_client.async_client).pop(name, None)
+
+
+def as_note(record: logging.LogRecord) -> bool:
+    """fal-client logs when it turns to its backup hosts; Python would print that on stderr."""
+    note(record.getMessage())
+    return False
 
 
 CONNECTION = Connection()
@@ -828,8 +840,8 @@ def failures(model: str | None = None, request_id: str | None = None) -> Iterato
         yield job
     except Exception as exc:
         raise (explain(exc) or unexpected_answer(exc)).about(job) from exc
-    except asyncio.CancelledError:  # Ctrl-C while files are being saved
-        console.owed = job.response
+    except asyncio.CancelledError:  # Ctrl-C, perhaps while files are being saved
+        console.job = job
         raise
 
 
@@ -1364,7 +1376,7 @@ async def fetch_models(
             while True:
                 response = await client.get(MODELS_URL, params=params)
                 page = response.raise_for_status().json()
-                models += page["models"]
+                models += (model for model in page["models"] if isinstance(model, dict))
                 cursor = page.get("next_cursor")
                 if not cursor or cursor in seen:
                     return models
@@ -1375,16 +1387,16 @@ async def fetch_models(
 def models_text(found: Any) -> str:
     """One line a model, endpoint, category and title; or one a category, with its count."""
     if isinstance(found, dict):
-        return "\n".join(f"{name}\t{count}" for name, count in found.items())
+        return "\n".join(f"{printable(name)}\t{count}" for name, count in found.items())
     return "\n".join(map(model_line, found))
 
 
 def model_line(model: dict[str, Any]) -> str:
     facts = metadata(model)
-    title = facts.get("display_name") or ""
+    title = str(facts.get("display_name") or "")
     if facts.get("status") == "deprecated":
         title += " [deprecated]"
-    columns = (model.get("endpoint_id"), facts.get("category") or "uncategorised", title)
+    columns = (model.get("endpoint_id"), category_of(model), title)
     return "\t".join(printable(str(column)) for column in columns)
 
 
@@ -1468,14 +1480,16 @@ class Uploads:
 
     async def replace(self, arguments: Arguments) -> dict[str, Any]:
         """The arguments with a URL for the starting image."""
-        if source := arguments.get("image_url"):
+        source = arguments.get("image_url")
+        if isinstance(source, str):
             return {**arguments, "image_url": await self.url(source)}
         return {**arguments}
 
 
 def open_image(file: str, format: str) -> tuple[Image.Image, str]:
     """A picture upright as its EXIF orientation says, with Pillow's name of its new format."""
-    image = ImageOps.exif_transpose(Image.open(file))
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
     if format not in ("jpeg", "jpg"):
         return image, format
     if image.has_transparency_data:
@@ -1601,14 +1615,19 @@ def count_categories(models: Iterable[dict[str, Any]]) -> dict[str, int]:
     """How many models each category has, the largest first."""
     counts: dict[str, int] = {}
     for model in models:
-        name = metadata(model).get("category") or "uncategorised"
+        name = category_of(model)
         counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def metadata(model: dict[str, Any]) -> dict[str, Any]:
     """fal leaves the metadata of some models out."""
-    return model.get("metadata") or {}
+    found = model.get("metadata")
+    return found if isinstance(found, dict) else {}
+
+
+def category_of(model: dict[str, Any]) -> str:
+    return str(metadata(model).get("category") or "uncategorised")
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str | None:
@@ -1630,52 +1649,53 @@ def near_models(text: str) -> str:
 def answer_failure(
     status: int, headers: Mapping[str, str], text: str, *, paid: bool = False
 ) -> Failure:
-    """What an error answer of fal says, in any of the five shapes that fal's hosts use."""
-    type, exit, retryable = STATUSES.get(status, STATUSES[status // 100])
+    """What an error answer says, in any of the shapes that fal's hosts use."""
+    type, exit, retryable = STATUSES.get(status) or STATUSES[status // 100]
     try:
-        own_type, message, details = refusal(json.loads(text))
+        own_type, message, details = refusal(json.loads(redact(text)))
     except ValueError:  # a gateway's HTML page
         own_type, message, details = None, f"fal's gateway answered HTTP {status}", None
-        type, exit = ("gateway_error", Exit.NETWORK) if status >= 500 else (type, exit)
-    if headers.get("x-fal-request-timeout-type"):
-        exit = Exit.TIMEOUT
-    if message.startswith("User is locked"):  # https://fal.ai/dashboard/billing, 2026
-        own_type = "account_locked"
-    said = headers.get("x-fal-retryable") or headers.get("x-fal-needs-retry")
-    if said:
-        retryable = said.lower() in ("true", "1")
-    elif paid:
+        if status in (502, 503, 504):
+            type, exit = "gateway_error", Exit.NETWORK
+    if paid:
         retryable = status in (429, 503)
-    own_type = own_type or headers.get("x-fal-error-type")
-    return Failure(
-        own_type or type, message, exit, status=status, retryable=retryable, details=details
-    )
+    if said := headers.get("x-fal-retryable") or headers.get("x-fal-needs-retry"):
+        retryable = said.lower() in ("true", "1")
+    if headers.get("x-fal-request-timeout-type"):  # it did not start in time, and never will
+        exit, retryable = Exit.TIMEOUT, True
+    if message.startswith("User is locked"):  # seen in 2026; nothing but the text tells
+        own_type = "account_locked"
+    type = own_type or headers.get("x-fal-error-type") or type
+    return Failure(type, message, exit, retryable, status=status, details=details)
 
 
 def refusal(body: Any) -> tuple[str | None, str, list[dict[str, Any]] | None]:
-    """Type, message and details of an error body; any of fal's fields may be missing."""
-    if not isinstance(body, dict):
-        return None, str(body), None
-    error = body.get("error")
-    if isinstance(error, dict):  # api.fal.ai
-        return error.get("type"), str(error.get("message")), None
-    said = body.get("detail") or error or body.get("status") or body.get("message") or body
-    type = body.get("error_type")
+    """Type, message and details of an error body; any of fal's fields may be missing or odd."""
+    body = body if isinstance(body, dict) else {"detail": body}
+    if isinstance(body.get("error"), dict):  # api.fal.ai
+        body = {"error_type": body["error"].get("type"), "detail": body["error"].get("message")}
+    said = next(
+        (body[key] for key in ("detail", "error", "status", "message") if body.get(key)), ""
+    )
     if isinstance(said, list):  # the model refused its arguments
         details = [detail(item) for item in said]
         message = "; ".join(f"{item['field']}: {item['message']}" for item in details)
         return details[0]["type"], message, details
-    return type, said if isinstance(said, str) else json.dumps(said), None
+    message = said if isinstance(said, str) else json.dumps(said)
+    type = body.get("error_type")
+    return type if isinstance(type, str) else None, message or "fal gave no reason", None
 
 
 def detail(item: Any) -> dict[str, Any]:
     """An item of a 422's `detail`, flattened; the field without its leading "body"."""
-    if not isinstance(item, dict):
-        return {"field": "", "message": str(item), "type": "invalid_arguments"}
+    item = item if isinstance(item, dict) else {"msg": item}
     where = item.get("loc")
     names = [str(name) for name in where] if isinstance(where, list) else []
-    field = ".".join(names[1:] if names[:1] == ["body"] else names)
-    return {"field": field, "message": str(item.get("msg")), "type": str(item.get("type"))}
+    return {
+        "field": ".".join(names[1:] if names[:1] == ["body"] else names),
+        "message": str(item.get("msg") or "refused"),
+        "type": str(item.get("type") or "invalid_arguments"),
+    }
 
 
 # What an HTTP status means where the answer does not say more; a digit stands for its class.
@@ -1812,6 +1832,8 @@ def advice(failure: Failure) -> str | None:
     """The next thing to do."""
     if failure.type in HINTS:
         return HINTS[failure.type]
+    if failure.exit == Exit.CREDENTIALS:
+        return HINTS["unauthorized"]
     if failure.request_id and failure.status != 404:
         place = ("--model", str(failure.model), "--request-id", failure.request_id)
         return f"Look the job up: {command_line('result', *place)}"
@@ -1870,6 +1892,12 @@ def plain_content(value: Any, content_type: Any) -> Any:
     return fal_client.encode(value, told or "application/octet-stream")
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON in UTF-8, but for what ends a line or steers a terminal, which is escaped."""
+    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 JSON_TYPES = (dict, list, tuple, str, int, float, type(None))
 
 
@@ -1881,8 +1909,7 @@ class Console:
 
     def __init__(self) -> None:
         self.quiet = True
-        self.request_ids: list[str] = []
-        self.owed: Any = None  # a response that was paid for and is not printed yet
+        self.job = Job()  # the one that a failure of the whole command is about
         self._live = False
 
     def start(self) -> None:
@@ -1893,9 +1920,7 @@ class Console:
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
     def emit(self, document: Any, indent: int | None = None) -> None:
-        """Print JSON; lone surrogates come out as the escapes that JSON knows."""
-        text = json.dumps(plain(document), ensure_ascii=False, allow_nan=False, indent=indent)
-        self.emit_text(text)
+        self.emit_text(json_text(document, indent))
 
     def emit_text(self, text: str) -> None:
         self._end_live()
@@ -1926,8 +1951,7 @@ class Console:
         self._end_live()
         shown = failure.as_dict()
         if not sys.stderr.isatty():
-            error = json.dumps({"error": plain(shown)}, ensure_ascii=False)
-            return self._write(error + "\n")
+            return self._write(json_text({"error": shown}) + "\n")
         self._write(f"{self.red('error:')} {printable(failure.message)}\n")
         if "hint" in shown:
             self._write(f"hint: {printable(shown['hint'])}\n")
@@ -1945,9 +1969,16 @@ class Console:
             self._write("\r\x1b[K")
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads stderr any longer
+        try:
             sys.stderr.write(redact(text))
             sys.stderr.flush()
+        except OSError:  # nobody reads it any longer
+            silence(sys.stderr)
+
+
+def silence(stream: Any) -> None:
+    """Send what is left in the stream's buffer nowhere, or Python fails on it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 console = Console()
@@ -1975,7 +2006,6 @@ class Progress:
 
     def enqueued(self, request_id: str) -> None:
         self.request_id = request_id
-        console.request_ids.append(request_id)
         console.line(f"{self._label}request id {request_id}")
 
     async def follow(self, status: fal_client.Status) -> None:
@@ -2028,6 +2058,10 @@ class Parser(argparse.ArgumentParser):
             near = did_you_mean(unknown[0], self._option_string_actions)
             self.error(f"unrecognized arguments: {' '.join(unknown)}", near)
         return args
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        sys.stdout.flush()  # --help into a closed pipe fails here and not at Python's end
+        super().exit(status, message)
 
     def error(self, message: str, hint: str | None = None) -> NoReturn:
         if "expected one argument" in message or "expected at least one" in message:
@@ -2095,6 +2129,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace]:
 
 
 def perform(command: Command, args: argparse.Namespace) -> None:
+    console.job = Job(vars(args).get("model"), vars(args).get("request_id"))
     flags = {flag.dest: getattr(args, flag.dest) for flag in command.flags if flag is not JSON}
     outcome = command.operation(**present(**flags))
     as_text = command.text if command.text and not args.json else None
@@ -2105,6 +2140,8 @@ def perform(command: Command, args: argparse.Namespace) -> None:
 
 
 async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
+    # websockets leaves errors in callbacks when a proxy hangs up; asyncio would print them.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     if hasattr(outcome, "__await__"):
         return console.show(await outcome, as_text)
     async with contextlib.aclosing(outcome) as lines:
@@ -2123,7 +2160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         perform(command, args)
         return Exit.DONE
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return Exit.BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as exc:
         return conclude(exc)
@@ -2137,11 +2174,9 @@ def conclude(exc: BaseException) -> int:
         for line in traceback.format_exception(exc):
             console.line(line)
         failure = Failure("internal_error", f"a bug in {PROGRAM}: {words(exc)}")
-    if len(console.request_ids) == 1:
-        failure.request_id = failure.request_id or console.request_ids[0]
-    owed = failure.response or console.owed
-    if owed is not None:
-        console.show(owed)
+    failure.about(console.job)
+    if failure.response is not None:
+        console.show(failure.response)
     console.fail(failure)
     return failure.exit
 

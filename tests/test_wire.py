@@ -182,7 +182,8 @@ def test_each_job_of_a_batch_takes_all_flags(
     shared = ("--seed", "--hint", "--priority", "--start-timeout", "--extra-json")
     app, sub_path = MODEL[command[-3:]]
     argv = [word for shared_flag in shared for word in (shared_flag, *ROWS[shared_flag].values)]
-    done = cli(command, "--model", f"{app}/{sub_path}", flag, *values, *argv)
+    prompt = ("--prompt", "It rains") if name == "image_url" else ()
+    done = cli(command, "--model", f"{app}/{sub_path}", flag, *values, *argv, *prompt)
     assert done.status == 0
     requests = starting_requests(fal)
     assert sorted(request.json[name] for request in requests) == sorted(values)
@@ -347,7 +348,7 @@ OTHER_COMMANDS = {
     "cancel": Wire(JOB, "queue.fal.run", ON_JOB),
     "upload-file": Wire({"--file": ("bytes.bin",)}, CDN, {"--file": (body, b"\0some bytes")}),
     "upload-image": Wire(
-        {"--file": ("picture.gif",), "--format": ("webp",)},
+        {"--file": ("picture.png",), "--format": ("webp",)},
         CDN,
         {
             "--file": (lambda request: request.body[:4], b"RIFF"),
@@ -377,7 +378,7 @@ SILENT = ("encode-file", "encode-image", "encode-raw", "list-t2i", "list-i2v")
 @pytest.mark.parametrize("command", OTHER_COMMANDS)
 def test_the_flags_of_other_commands(fal: Sandbox, cli: Cli, tmp_path: Path, command: str) -> None:
     (tmp_path / "bytes.bin").write_bytes(b"\0some bytes")
-    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.gif")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.png")
     wire = OTHER_COMMANDS[command]
     flags = [flag for flag in flags_of(command) if flag not in (*SWITCHES, *LOCAL)]
     assert [flag for flag in flags if flag not in wire.looks] == []
@@ -394,8 +395,8 @@ def test_what_sends_nothing_uses_its_flags(
     fal: Sandbox, cli: Cli, tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "bytes.bin").write_bytes(b"\0some bytes")
-    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.gif")
-    name = "picture.gif" if command == "encode-image" else "bytes.bin"
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.png")
+    name = "picture.png" if command == "encode-image" else "bytes.bin"
     values = {"--file": name, "--format": "webp", "--content-type": "application/x-kite"}
     flags = [flag for flag in flags_of(command) if flag != "--json"]
     assert [flag for flag in flags if flag not in values] == []
@@ -425,16 +426,16 @@ def test_format_converts(fal: Sandbox, cli: Cli, tmp_path: Path, format: str) ->
 
 
 JSON_CASES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
-    "upload-file": (("--file", "picture.gif"), lambda found: list(found) == ["url"]),
-    "upload-image": (("--file", "picture.gif"), lambda found: list(found) == ["url"]),
+    "upload-file": (("--file", "picture.png"), lambda found: list(found) == ["url"]),
+    "upload-image": (("--file", "picture.png"), lambda found: list(found) == ["url"]),
     "upload-raw": (
-        ("--file", "picture.gif", "--content-type", "a/b"),
+        ("--file", "picture.png", "--content-type", "a/b"),
         lambda found: list(found) == ["url"],
     ),
-    "encode-file": (("--file", "picture.gif"), lambda found: list(found) == ["data_uri"]),
-    "encode-image": (("--file", "picture.gif"), lambda found: list(found) == ["data_uri"]),
+    "encode-file": (("--file", "picture.png"), lambda found: list(found) == ["data_uri"]),
+    "encode-image": (("--file", "picture.png"), lambda found: list(found) == ["data_uri"]),
     "encode-raw": (
-        ("--file", "picture.gif", "--content-type", "a/b"),
+        ("--file", "picture.png", "--content-type", "a/b"),
         lambda found: list(found) == ["data_uri"],
     ),
     "list-t2i": ((), lambda found: isinstance(found, list) and len(found) == 35),
@@ -448,7 +449,7 @@ JSON_CASES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
 
 @pytest.mark.parametrize("command", JSON_CASES)
 def test_json(fal: Sandbox, cli: Cli, tmp_path: Path, command: str) -> None:
-    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.gif")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.png")
     argv, is_right = JSON_CASES[command]
     plain, as_json = cli(command, *argv), cli(command, *argv, "--json")
     assert (plain.status, as_json.status) == (0, 0)
