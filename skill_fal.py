@@ -17,7 +17,8 @@ progress and notes. A failure leaves one last line there: {"error": {"type", "me
 
 Exit status: 0 done · 1 fal refused, or the job failed · 2 bad usage, nothing was sent ·
 3 no usable key, or a locked account · 4 fal not reached, or the connection broke ·
-5 a time limit ran out · 130 interrupted · 141 the reader of stdout went away.
+5 a time limit ran out · 130 interrupted · 141 the reader of stdout went away ·
+143 terminated.
 
 The key is read from the environment: FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET.
 
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     import mimetypes
     import shlex
     import shutil
+    import signal
     import tempfile
     import traceback
     import urllib.parse as urls
@@ -86,8 +88,9 @@ if TYPE_CHECKING:
     Operation = TypeVar("Operation", bound=Callable[..., Any])
 else:
     asyncio, base64, difflib, mimetypes = map(Lazy, ("asyncio", "base64", "difflib", "mimetypes"))
-    shlex, shutil, tempfile, traceback = map(Lazy, ("shlex", "shutil", "tempfile", "traceback"))
-    logging, urls, warnings = map(Lazy, ("logging", "urllib.parse", "warnings"))
+    logging, shlex, shutil, signal = map(Lazy, ("logging", "shlex", "shutil", "signal"))
+    tempfile, traceback, warnings = map(Lazy, ("tempfile", "traceback", "warnings"))
+    urls = Lazy("urllib.parse")
     fal_client, httpx, websockets = map(Lazy, ("fal_client", "httpx", "websockets"))
     Image, ImageOps = map(Lazy, ("PIL.Image", "PIL.ImageOps"))
 
@@ -106,6 +109,7 @@ class Exit(IntEnum):
     TIMEOUT = 5
     INTERRUPTED = 130
     BROKEN_PIPE = 141
+    TERMINATED = 143
 
 
 class Failure(Exception):
@@ -197,7 +201,7 @@ class Task(SimpleNamespace):
         return tuple(flag for flag in self.flags if flag.dest != self.varied)
 
     def catalog(self) -> list[dict[str, str]]:
-        return [{"endpoint": name, "title": title} for name, title in self.models.items()]
+        return [{"endpoint_id": name, "title": title} for name, title in self.models.items()]
 
 
 class Command(SimpleNamespace):
@@ -366,6 +370,8 @@ def prompt_file(source: str) -> str:
 def plain_text(text: str) -> str:
     if not text.strip():
         raise BadValue("the text is empty")
+    if text == "-":
+        raise BadValue("- does not stand for stdin here")
     try:
         text.encode()
     except UnicodeEncodeError as exc:
@@ -482,8 +488,8 @@ def picture(source: str) -> str:
 def output_place(path: str) -> str:
     """A folder (it exists, or the text ends in /) or the name of a new file."""
     path = os.path.expanduser(path)
-    if not path.strip():
-        raise BadValue("the name is empty")
+    if path.strip() in ("", "-"):
+        raise BadValue(f"not a folder or a file name: {path!r}")
     if not os.path.isdir(path) and os.path.lexists(path.rstrip("/")):
         raise BadValue(f"{path} exists already and is not overwritten", "Name another file.")
     folder = os.path.abspath(path)
@@ -598,7 +604,7 @@ IMAGE_TO_VIDEO = (
 PATH = delivery_flag("--path", "sub-path of the endpoint", path_text)
 CLIENT_TIMEOUT = delivery_flag(
     "--client-timeout",
-    "seconds until to give up, with status 5 and the job cancelled",
+    "seconds until to give up, with status 5; subscribe and batch then cancel their jobs",
     seconds_above_0,
 )
 QUEUE = (
@@ -983,7 +989,7 @@ async def submit_job(
     return {"request_id": handle.request_id, "model": model}
 
 
-@generation("subscribe", *QUEUE, OUTPUT, example="--output pictures/")
+@generation("subscribe", *QUEUE, OUTPUT, example="--output results/")
 async def subscribe_job(
     model: str,
     arguments: Arguments,
@@ -1032,7 +1038,7 @@ async def abandon(job: Job) -> None:
     if job.model and job.request_id:
         with contextlib.suppress(Exception):
             await asyncio.wait_for(fal_client.cancel_async(job.model, job.request_id), 3)
-            note(f"fal was asked to cancel {job.request_id}")
+            console.cancelled.append(job.request_id)
 
 
 @generation("run", *QUEUE, OUTPUT)
@@ -1341,7 +1347,7 @@ async def run_batch(
 
 
 def catalog_text(rows: Any) -> str:
-    return "\n".join(f"{row['endpoint']}\t{row['title']}" for row in rows)
+    return "\n".join(f"{row['endpoint_id']}\t{row['title']}" for row in rows)
 
 
 @command("list-t2i", JSON, example="--json", text=catalog_text)
@@ -1416,6 +1422,8 @@ async def list_models(*, categories: bool = False, **filters: Any) -> Any:
     With --json, all that fal says about each.
     """
     models = await fetch_models(**filters)
+    if not models:
+        note("no model matches; --categories shows the categories there are")
     return count_categories(models) if categories else models
 
 
@@ -1529,7 +1537,7 @@ async def save_media(job: Job, response: Any, where: str | None) -> Any:
                 lost.append({"field": url[:200], "message": failure.message, "type": failure.type})
     if lost:
         message = f"{len(lost)} of {len(saved) + len(lost)} files could not be saved"
-        raise Failure("download_failed", message, retryable=True, details=lost)
+        raise Failure("download_failed", message, details=lost)
     return job.response
 
 
@@ -1548,12 +1556,16 @@ async def save_file(client: httpx.AsyncClient, url: str, where: str, model: str)
                 async for chunk in response.aiter_bytes():
                     part.write(chunk)
         content_type = media_type(part.head) or content_type or "application/octet-stream"
-        path = part.keep(stem, extension or extension_of(content_type))
+        if content_type != mimetypes.guess_type(f"x{extension}")[0]:
+            extension = extension_of(content_type)
+        path = part.keep(stem, extension)
+    if extension != name_parts(where, model)[2] != "":
+        note(f"{where} is saved as {path}")
     return {"path": path, "url": url, "content_type": content_type, "bytes": part.size}
 
 
 def name_parts(where: str, model: str) -> tuple[str, str, str]:
-    """Folder, name and extension (empty: the content decides) of what is to be saved."""
+    """Folder, name and extension (kept if it suits the content) of what is to be saved."""
     if where.endswith(("/", os.sep)) or os.path.isdir(where):
         return where, model.replace("/", "-"), ""
     folder, name = os.path.split(where)
@@ -1631,7 +1643,7 @@ def category_of(model: dict[str, Any]) -> str:
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(text, list(known), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(text, list(known), n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(near)}?" if near else None
 
 
@@ -1674,12 +1686,14 @@ def refusal(body: Any) -> tuple[str | None, str, list[dict[str, Any]] | None]:
     body = body if isinstance(body, dict) else {"detail": body}
     if isinstance(body.get("error"), dict):  # api.fal.ai
         body = {"error_type": body["error"].get("type"), "detail": body["error"].get("message")}
+    if (word := body.get("status")) in QUEUE_WORDS:
+        return word.lower(), QUEUE_WORDS[word], None
     said = next(
         (body[key] for key in ("detail", "error", "status", "message") if body.get(key)), ""
     )
     if isinstance(said, list):  # the model refused its arguments
         details = [detail(item) for item in said]
-        message = "; ".join(f"{item['field']}: {item['message']}" for item in details)
+        message = "; ".join(f"{item['field']}: {item['message']}".lstrip(": ") for item in details)
         return details[0]["type"], message, details
     message = said if isinstance(said, str) else json.dumps(said)
     type = body.get("error_type")
@@ -1697,6 +1711,12 @@ def detail(item: Any) -> dict[str, Any]:
         "type": str(item.get("type") or "invalid_arguments"),
     }
 
+
+# What fal's queue says in a word.
+QUEUE_WORDS = {
+    "NOT_FOUND": "fal knows no such request",
+    "ALREADY_COMPLETED": "the job has ended already",
+}
 
 # What an HTTP status means where the answer does not say more; a digit stands for its class.
 STATUSES: dict[int, tuple[str, Exit, bool]] = {
@@ -1798,7 +1818,11 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "argparse.ArgumentTypeError": lambda exc: usage(str(exc), exc.hint),
     "builtins.ModuleNotFoundError": missing_package,
     "builtins.KeyboardInterrupt": row("interrupted", "interrupted", Exit.INTERRUPTED),
+    "asyncio.exceptions.CancelledError": row("terminated", "terminated", Exit.TERMINATED),
 }
+
+# Where the job's end is not known.
+GIVEN_UP = (Exit.TIMEOUT, Exit.INTERRUPTED, Exit.TERMINATED)
 
 HINTS = {
     "credentials_missing": f"Make a key at {KEYS_PAGE} and set FAL_KEY to it.",
@@ -1808,6 +1832,8 @@ HINTS = {
     "account_locked": f"Top up or unlock the account at {BILLING_PAGE}.",
     "unreachable": "Check the network and HTTPS_PROXY, then repeat the command.",
     "rate_limited": "Wait a little, then repeat the command.",
+    "not_finished": "Repeat the command later, or without --no-wait to wait.",
+    "download_failed": "The response is on stdout: fetch the URLs in it with another tool.",
     "not_a_stream": "Use subscribe-* for models that do not stream.",
     "content_policy_violation": "Reword the prompt, or use another picture.",
 }
@@ -1834,17 +1860,21 @@ def advice(failure: Failure) -> str | None:
         return HINTS[failure.type]
     if failure.exit == Exit.CREDENTIALS:
         return HINTS["unauthorized"]
-    if failure.request_id and failure.status != 404:
-        place = ("--model", str(failure.model), "--request-id", failure.request_id)
-        return f"Look the job up: {command_line('result', *place)}"
-    if failure.request_id:
+    if failure.message.startswith("Path "):
+        return f"{near_models(str(failure.model))} Few models stream or are realtime."
+    if failure.status == 404 and failure.request_id:
         return "Check --model and --request-id; fal keeps results for a limited time."
-    if failure.status == 404 and failure.message.startswith("Path "):
-        return "The endpoint has no such path: check --path. Few models stream or are realtime."
     if failure.status == 404 and failure.model:
         return near_models(failure.model)
     if failure.status == 422 and failure.model:
         return f"The model's arguments are described at https://fal.ai/models/{failure.model}/api"
+    if failure.exit not in (Exit.NETWORK, *GIVEN_UP) or not failure.model:
+        return None
+    if failure.request_id:
+        place = ("--model", failure.model, "--request-id", failure.request_id)
+        return f"Look the job up: {command_line('result', *place)}"
+    if failure.exit in GIVEN_UP:
+        return f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
     return None
 
 
@@ -1910,6 +1940,7 @@ class Console:
     def __init__(self) -> None:
         self.quiet = True
         self.job = Job()  # the one that a failure of the whole command is about
+        self.cancelled: list[str] = []
         self._live = False
 
     def start(self) -> None:
@@ -1924,7 +1955,7 @@ class Console:
 
     def emit_text(self, text: str) -> None:
         self._end_live()
-        sys.stdout.write(redact(text) + "\n")
+        sys.stdout.write(redact(text) + "\n" if text else "")
         sys.stdout.flush()
 
     def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
@@ -2141,7 +2172,11 @@ def perform(command: Command, args: argparse.Namespace) -> None:
 
 async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
     # websockets leaves errors in callbacks when a proxy hangs up; asyncio would print them.
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    loop.set_exception_handler(lambda *_: None)
+    with contextlib.suppress(NotImplementedError):  # Windows
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, task.cancel)  # type: ignore[union-attr]
     if hasattr(outcome, "__await__"):
         return console.show(await outcome, as_text)
     async with contextlib.aclosing(outcome) as lines:
@@ -2162,7 +2197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         silence(sys.stdout)
         return Exit.BROKEN_PIPE
-    except (Exception, KeyboardInterrupt) as exc:
+    except SystemExit:  # --help, --version
+        raise
+    except BaseException as exc:
         return conclude(exc)
 
 
@@ -2175,6 +2212,8 @@ def conclude(exc: BaseException) -> int:
             console.line(line)
         failure = Failure("internal_error", f"a bug in {PROGRAM}: {words(exc)}")
     failure.about(console.job)
+    if console.cancelled:
+        failure.message += f"; fal was asked to cancel {', '.join(console.cancelled)}"
     if failure.response is not None:
         console.show(failure.response)
     console.fail(failure)

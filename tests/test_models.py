@@ -32,7 +32,7 @@ def test_the_catalogs(
     assert (done.status, done.stderr, len(lines)) == (0, "", count)
     assert (lines[0], lines[-1]) == (first, last)
     rows = cli(command, "--json").json
-    assert [f"{row['endpoint']}\t{row['title']}" for row in rows] == lines
+    assert [f"{row['endpoint_id']}\t{row['title']}" for row in rows] == lines
     assert fal.requests == []
 
 

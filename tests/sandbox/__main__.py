@@ -28,8 +28,9 @@ Nothing leaves the machine, nothing is charged, and no real key is used: FAL_KEY
 
 EPILOG = """\
 examples:
-  python tests/sandbox -- python skill_fal.py subscribe-t2i --prompt "A lighthouse at dusk"
-  python tests/sandbox --run-seconds 10 -- python skill_fal.py submit-t2i --prompt "A cat"
+  python tests/sandbox -- python skill_fal.py list-models --search kling
+  python tests/sandbox --run-seconds 10 -- python skill_fal.py subscribe-t2i \\
+      --model fal-ai/flux/dev --prompt "A lighthouse at dusk"
   python tests/sandbox -- curl https://api.fal.ai/v1/models?limit=3
   python tests/sandbox                 serve, and print the variables for another shell
 

@@ -159,6 +159,10 @@ class Script:
         self.requests.clear()
         self.unexpected.clear()
 
+    def remembers(self, request: Recorded) -> bool:
+        """Whether the test that sent the request is still on."""
+        return any(known is request for known in self.requests)
+
     def next_action(self, request: Recorded) -> Action:
         for rule in self.rules:
             if rule.actions and rule.matches(request):
@@ -200,6 +204,8 @@ class ScriptedApp:
             return
         if isinstance(action, Stall):
             await asyncio.sleep(action.seconds)
+            if not self._script.remembers(request):
+                return
         if isinstance(action, Cut):
             await self._cut(action, request, scope, receive, send)
             return
