@@ -240,19 +240,18 @@ REFUSED = {
         jobs=1,
     ),
     "status of no request": Case(
-        ("status", *JOB), 1, "not_found", hint="--request-id", message="NOT_FOUND", status=404
+        ("status", *JOB), 1, "not_found", hint="--request-id", message="no such request", status=404
     ),
     "result of no request": Case(
-        ("result", *JOB), 1, "not_found", hint="--request-id", message="NOT_FOUND", status=404
+        ("result", *JOB), 1, "not_found", hint="--request-id", message="no such request", status=404
     ),
     "cancel of no request": Case(
-        ("cancel", *JOB), 1, "not_found", hint="--request-id", message="NOT_FOUND", status=404
+        ("cancel", *JOB), 1, "not_found", hint="--request-id", message="no such request", status=404
     ),
     "failed job": Case(
         prompted(SUBSCRIBE, "[fail] A cat"),
         1,
         "internal_server_error",
-        hint="result --model",
         message="The model stumbled over this prompt.",
         status=500,
         jobs=1,
@@ -790,7 +789,10 @@ def test_too_late_to_cancel(fal: Sandbox, cli: Cli) -> None:
     done = cli("cancel", *job)
     error = the_error(done)
     assert (done.status, done.stdout, error["status"]) == (1, "", 400)
-    assert error["message"] == "ALREADY_COMPLETED"
+    assert (error["type"], error["message"]) == (
+        "already_completed",
+        "the job has ended already",
+    )
     assert f"result --model {FLUX} --request-id {job[-1]}" in error["hint"]
 
 
