@@ -10,25 +10,24 @@
 """Images and videos from any fal.ai model: generate, follow, fetch, upload, look up.
 
 stdout carries data only: one JSON document, or JSON Lines from stream-*, batch-* and
-realtime, or a bare line or table where --json is there to ask for JSON. stderr carries
+realtime, or plain lines from the commands that have --json. stderr carries
 progress and notes. A failure leaves one last line there: {"error": {"type", "message",
 "model"?, "request_id"?, "status"?, "retryable", "hint"?, "details"?}}, or plain
 `error:` and `hint:` lines on a terminal.
 
-Exit status: 0 done · 1 fal refused, or the job failed · 2 bad usage, nothing was sent ·
+Exit status: 0 done · 1 fal refused, or the command failed · 2 bad usage, nothing was sent ·
 3 no usable key, or a locked account · 4 fal not reached, or the connection broke ·
 5 a time limit ran out · 130 interrupted · 141 the reader of stdout went away ·
 143 terminated.
 
 The key is read from the environment: FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET.
 
-The functions below `Operations` are importable too. They take what the flags take as
-keywords and raise Failure, whatever went wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import gc
 import importlib
@@ -48,6 +47,7 @@ from collections.abc import (
 )
 from enum import IntEnum
 from functools import partial
+from operator import itemgetter
 from types import SimpleNamespace
 
 __version__ = "1.0.0"
@@ -124,6 +124,7 @@ class Failure(Exception):
     model: str | None = None
     request_id: str | None = None
     response: Any = None
+    told = False  # whether `retryable` is fal's word and not ours
 
     def __init__(
         self,
@@ -145,18 +146,20 @@ class Failure(Exception):
         self.model = self.model or job.model
         self.request_id = self.request_id or job.request_id
         self.response = self.response or job.response
+        self.retryable = self.retryable and (self.told or not job.paid)
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        hint = self.hint or advice(self)
-        known = {name: getattr(self, name) for name in ("model", "request_id", "status")}
-        return {
-            "type": self.type,
-            "message": self.message,
-            **present(**known),
-            "retryable": self.retryable,
-            **present(hint=hint, details=self.details),
-        }
+        return present(
+            type=self.type,
+            message=self.message,
+            model=self.model,
+            request_id=self.request_id,
+            status=self.status,
+            retryable=self.retryable,
+            hint=self.hint or advice(self),
+            details=self.details,
+        )
 
 
 class Job:
@@ -164,7 +167,12 @@ class Job:
 
     def __init__(self, model: str | None = None, request_id: str | None = None) -> None:
         self.model, self.request_id = model, request_id
+        self.paid = False
         self.response: Any = None
+
+    def accepted(self, request_id: str | None = None) -> None:
+        """fal has taken the request: whoever repeats the command pays again."""
+        self.paid, self.request_id = True, request_id or self.request_id
 
 
 def usage(message: str, hint: str | None = None) -> Failure:
@@ -200,7 +208,14 @@ class Task(SimpleNamespace):
         """The flags whose values all jobs of a batch share."""
         return tuple(flag for flag in self.flags if flag.dest != self.varied)
 
+    def split(self, flags: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The values of the task's own flags, and those of the others."""
+        names = {flag.dest for flag in self.flags}
+        own = {name: value for name, value in flags.items() if name in names}
+        return own, {name: value for name, value in flags.items() if name not in names}
+
     def catalog(self) -> list[dict[str, str]]:
+        """List well-known models of the task: endpoint, tab, title. Others work as well."""
         return [{"endpoint_id": name, "title": title} for name, title in self.models.items()]
 
 
@@ -305,8 +320,9 @@ REQUESTS_PAGE = "https://fal.ai/dashboard/requests"
 MODELS_URL = "https://api.fal.ai/v1/models"
 MODELS_PAGE_SIZE = 50  # fal documents no maximum for `limit`, only that there is one
 
-# Hosts where a POST starts a job that costs money; the last two are fal-client's backups.
-PAID_HOSTS = ("queue.fal.run", "fal.run", "queue.falrun.com", "falrun.com")
+# Where the key may go, and where a POST costs nothing; elsewhere it starts a job.
+FAL_DOMAINS = (".fal.run", ".falrun.com", ".fal.ai")
+FREE_HOSTS = (".fal.ai", ".fal.media")
 
 # fal's queue headers, for the calls whose fal-client signature lacks the keyword.
 QUEUE_HEADERS = {
@@ -351,7 +367,7 @@ def read_text(source: str) -> str:
     """The whole of a text file, or of stdin for `-`."""
     try:
         if source == "-":
-            return sys.stdin.buffer.read().decode("utf-8-sig")
+            return read_bytes("-").decode("utf-8-sig")
         with open(os.path.expanduser(source), encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as exc:
@@ -384,7 +400,7 @@ def json_object(text: str) -> dict[str, Any]:
     if text == "-" or text.startswith("@"):
         text = read_text(text.removeprefix("@"))
     try:
-        value = json.loads(text, parse_constant=refuse_constant)
+        value = json.loads(text)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as exc:
         raise BadValue(f"not valid JSON: {exc}") from exc
@@ -393,19 +409,15 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def number(text: str) -> int | float:
     """A finite number, left an integer if it is written as one."""
     try:
-        value = int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+        value = float(text)
     except ValueError as exc:
         raise BadValue(f"not a number: {text}") from exc
-    if value - value != 0:  # infinities and NaN
-        raise BadValue(f"not a finite number: {text}")
-    return value
+    if not abs(value) < 1e100:  # nor infinite, nor NaN
+        raise BadValue(f"not a number to be used: {text}")
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else value
 
 
 def above(limit: int, read: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -432,21 +444,21 @@ def matching(pattern: str, what: str) -> Callable[[str], str]:
     return checked
 
 
-whole_above_0 = above(0, int)
-above_0 = above(0, number)
-seconds_above_0 = above(0, number)
-seconds_above_1 = above(1, number)
+positive_int = above(0, int)
+positive = above(0, number)
+above_1 = above(1, number)
 visible_text = matching(VISIBLE, "visible ASCII")
 request_id_text = matching(r"[\w-]+", "a request id")
 path_text = matching(f"/?{PATH_PATTERN}", "a path")
-mime_type = matching(r"[\w.+-]+/[\w.+-]+(;[\x20-\x7e]+)?", "a MIME type")
+mime_type = matching(r"[\w.+-]+/[\w.+-]+(; ?[\x21-\x7e]+)*", "a MIME type")
 
 
 def endpoint(text: str) -> str:
     """owner/app[/path]; the namespaces `workflows` and `comfy` come before the owner."""
     text = text.strip().strip("/")
     least = 3 if text.startswith(("workflows/", "comfy/")) else 2
-    if re.fullmatch(PATH_PATTERN, text, re.ASCII) and len(text.split("/")) >= least:
+    known = re.fullmatch(PATH_PATTERN, text, re.ASCII) and len(text) < 500
+    if known and len(text.split("/")) >= least:
         return text
     raise BadValue(f"not an endpoint, owner/app[/path]: {text!r}", hint=near_models(text))
 
@@ -488,7 +500,7 @@ def picture(source: str) -> str:
 def output_place(path: str) -> str:
     """A folder (it exists, or the text ends in /) or the name of a new file."""
     path = os.path.expanduser(path)
-    if path.strip() in ("", "-"):
+    if path.strip() in ("", "-") or len(os.path.basename(path)) > 200:
         raise BadValue(f"not a folder or a file name: {path!r}")
     if not os.path.isdir(path) and os.path.lexists(path.rstrip("/")):
         raise BadValue(f"{path} exists already and is not overwritten", "Name another file.")
@@ -498,27 +510,6 @@ def output_place(path: str) -> str:
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise BadValue(f"cannot write to {folder}")
     return path
-
-
-# How --help shows what a flag takes; TEXT where it is not here.
-METAVARS: dict[Callable[[str], Any], str] = {
-    int: "N",
-    whole_above_0: "N",
-    number: "X",
-    above_0: "X",
-    seconds_above_0: "SECONDS",
-    seconds_above_1: "SECONDS",
-    json_object: "JSON",
-    endpoint: "ENDPOINT",
-    request_id_text: "ID",
-    prompt_file: "FILE",
-    local_file: "FILE",
-    file_or_stdin: "FILE",
-    picture: "SOURCE",
-    web_url: "URL",
-    mime_type: "TYPE",
-    output_place: "WHERE",
-}
 
 
 # Flags: one row each. A command takes rows, and forwards what it took.
@@ -533,10 +524,14 @@ def flag(
     dest: str = "",
     **options: Any,
 ) -> Flag:
-    """A row for argparse: `read` makes the value of the text, which goes on as keyword `dest`."""
+    """A row for argparse: `read` makes the value of the text, which goes on as keyword `dest`.
+
+    The name may be followed by what --help shows in the place of the value.
+    """
+    name, _, metavar = name.partition(" ")
     dest = dest or name[2:].replace("-", "_")
     if read:
-        options |= {"type": read, "metavar": METAVARS.get(read, "TEXT")}
+        options |= {"type": read, "metavar": metavar}
     return Flag(group=group, name=name, help=help, dest=dest, options=options)
 
 
@@ -550,25 +545,31 @@ output_flag = partial(flag, "output")
 search_flag = partial(flag, "search")
 
 MODEL = request_flag(
-    "--model", "endpoint, owner/app[/path]: see list-t2i and list-models", endpoint, required=True
+    "--model ENDPOINT",
+    "endpoint, owner/app[/path]: see list-t2i and list-models",
+    endpoint,
+    required=True,
 )
 REQUEST_ID = request_flag(
-    "--request-id", "id that submit-* or stderr told", request_id_text, required=True
+    "--request-id ID",
+    "request id, as printed by submit-* or on stderr",
+    request_id_text,
+    required=True,
 )
 
-PROMPT = partial(argument_flag, "--prompt", "what to show; - reads it from stdin", prompt_text)
+PROMPT = partial(argument_flag, "--prompt TEXT", "what to show; - reads it from stdin", prompt_text)
 PROMPT_FILE = argument_flag(
-    "--prompt-file", "file to read the prompt from; - is stdin", prompt_file, dest="prompt"
+    "--prompt-file FILE", "file to read the prompt from; - is stdin", prompt_file, dest="prompt"
 )
-NEGATIVE_PROMPT = argument_flag("--negative-prompt", "what to leave out", plain_text)
-SEED = argument_flag("--seed", "the same seed and prompt give the same result", int)
+NEGATIVE_PROMPT = argument_flag("--negative-prompt TEXT", "what to leave out", plain_text)
+SEED = argument_flag("--seed N", "the same seed and prompt give the same result", int)
 EXTRA_JSON = argument_flag(
-    "--extra-json",
+    "--extra-json JSON",
     "further arguments, merged last: a JSON object, @file, or - for stdin",
     json_object,
 )
 ARGUMENTS_JSON = argument_flag(
-    "--arguments-json",
+    "--arguments-json JSON",
     "a JSON object, @file, or - for stdin",
     json_object,
     required=True,
@@ -578,17 +579,17 @@ TEXT_TO_IMAGE = (
     PROMPT(required=True),
     PROMPT_FILE,
     NEGATIVE_PROMPT,
-    argument_flag("--width", "pixels, with --height", whole_above_0),
-    argument_flag("--height", "pixels, with --width", whole_above_0),
-    argument_flag("--num-images", "how many images", whole_above_0),
+    argument_flag("--width N", "pixels, with --height", positive_int),
+    argument_flag("--height N", "pixels, with --width", positive_int),
+    argument_flag("--num-images N", "how many images", positive_int),
     SEED,
-    argument_flag("--guidance-scale", "how closely to follow the prompt", number),
-    argument_flag("--num-inference-steps", "denoising steps", whole_above_0),
+    argument_flag("--guidance-scale X", "how closely to follow the prompt", number),
+    argument_flag("--num-inference-steps N", "denoising steps", positive_int),
     EXTRA_JSON,
 )
 IMAGE_TO_VIDEO = (
     argument_flag(
-        "--image-url",
+        "--image-url SOURCE",
         "starting image: URL, data URI, or local picture (is uploaded)",
         picture,
         required=True,
@@ -596,40 +597,38 @@ IMAGE_TO_VIDEO = (
     PROMPT(),
     PROMPT_FILE,
     NEGATIVE_PROMPT,
-    argument_flag("--duration", "length in seconds", above_0),
+    argument_flag("--duration SECONDS", "length in seconds", positive),
     SEED,
     EXTRA_JSON,
 )
 
-PATH = delivery_flag("--path", "sub-path of the endpoint", path_text)
+PATH = delivery_flag("--path PATH", "sub-path of the endpoint", path_text)
 CLIENT_TIMEOUT = delivery_flag(
-    "--client-timeout",
-    "seconds until to give up, with status 5; subscribe and batch then cancel their jobs",
-    seconds_above_0,
+    "--client-timeout SECONDS",
+    "give up then (status 5); subscribe-* and batch-* cancel their jobs",
+    positive,
 )
 QUEUE = (
     PATH,
     delivery_flag(
-        "--hint", "routing hint: prefer the runner that served this text before", visible_text
+        "--hint TEXT", "requests with the same hint prefer the same runner", visible_text
     ),
     delivery_flag(
         "--priority",
         "place in the queue; rush is sent as normal, the highest there is",
         choices=("normal", "low", "rush"),
     ),
-    delivery_flag(
-        "--start-timeout", "seconds, more than 1, in which fal must start the job", seconds_above_1
-    ),
+    delivery_flag("--start-timeout SECONDS", "more than 1; within it the job must start", above_1),
     CLIENT_TIMEOUT,
 )
-WEBHOOK_URL = delivery_flag("--webhook-url", "URL that fal posts the result to", web_url)
-CONCURRENCY = delivery_flag("--concurrency", "jobs under way at once (default 4)", whole_above_0)
+WEBHOOK_URL = delivery_flag("--webhook-url URL", "URL that fal posts the result to", web_url)
+CONCURRENCY = delivery_flag("--concurrency N", "jobs under way at once (default 4)", positive_int)
 NO_WAIT = delivery_flag("--no-wait", "fail at once if the job has not ended", action="store_true")
-ROUNDS = delivery_flag("--rounds", "how often to send the arguments (default 1)", whole_above_0)
+ROUNDS = delivery_flag("--rounds N", "how often to send the arguments (default 1)", positive_int)
 
-FILE = file_flag("--file", "file to read", local_file, required=True)
-FILE_OR_STDIN = file_flag("--file", "file to read; - is stdin", file_or_stdin, required=True)
-CONTENT_TYPE = file_flag("--content-type", "MIME type of the bytes", mime_type, required=True)
+FILE = file_flag("--file FILE", "file to read", local_file, required=True)
+FILE_OR_STDIN = file_flag("--file FILE", "file to read; - is stdin", file_or_stdin, required=True)
+CONTENT_TYPE = file_flag("--content-type TYPE", "MIME type of the bytes", mime_type, required=True)
 IMAGE_FORMAT = file_flag(
     "--format",
     "format to convert to (default jpeg, which has no transparency)",
@@ -637,7 +636,7 @@ IMAGE_FORMAT = file_flag(
 )
 
 OUTPUT = output_flag(
-    "--output",
+    "--output WHERE",
     "save the media to a folder (it exists, or ends in /) or a new file, and add"
     " downloaded_files to the JSON",
     output_place,
@@ -660,48 +659,23 @@ def present(**values: Any) -> dict[str, Any]:
 def _build_t2i_arguments(
     prompt: str | None = None,
     *,
-    negative_prompt: str | None = None,
     width: int | None = None,
     height: int | None = None,
-    num_images: int | None = None,
-    seed: int | None = None,
-    guidance_scale: float | None = None,
-    num_inference_steps: int | None = None,
-    extra_json: Mapping[str, Any] | None = None,
+    extra_json: Arguments | None = None,
+    **same: Any,
 ) -> dict[str, Any]:
     """The arguments of a text-to-image model; width and height become `image_size`."""
     if (width is None) != (height is None):
         raise usage("--width and --height go together")
-    arguments = present(
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        image_size=present(width=width, height=height) or None,
-        num_images=num_images,
-        seed=seed,
-        guidance_scale=guidance_scale,
-        num_inference_steps=num_inference_steps,
-    )
-    return {**arguments, **(extra_json or {})}
+    size = present(width=width, height=height) or None
+    return {**present(prompt=prompt, image_size=size, **same), **(extra_json or {})}
 
 
 def _build_i2v_arguments(
-    image_url: str,
-    *,
-    prompt: str | None = None,
-    negative_prompt: str | None = None,
-    duration: float | None = None,
-    seed: int | None = None,
-    extra_json: Mapping[str, Any] | None = None,
+    image_url: str, *, extra_json: Arguments | None = None, **same: Any
 ) -> dict[str, Any]:
     """The arguments of an image-to-video model; a local picture stays a path until its upload."""
-    arguments = present(
-        image_url=image_url,
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        duration=duration,
-        seed=seed,
-    )
-    return {**arguments, **(extra_json or {})}
+    return {**present(image_url=image_url, **same), **(extra_json or {})}
 
 
 T2I = Task(
@@ -711,7 +685,7 @@ T2I = Task(
     flags=TEXT_TO_IMAGE,
     build=_build_t2i_arguments,
     varied="prompt",
-    many=argument_flag("--prompts", "one job each", plain_text, nargs="+", required=True),
+    many=argument_flag("--prompts TEXT", "one job each", plain_text, nargs="+", required=True),
     example='--model fal-ai/flux/dev --prompt "A lighthouse at dusk"',
     batch_example='--model fal-ai/flux/schnell --prompts "A red car" "A blue boat"',
 )
@@ -723,7 +697,7 @@ I2V = Task(
     build=_build_i2v_arguments,
     varied="image_url",
     many=argument_flag(
-        "--image-urls", "starting images, one job each", picture, nargs="+", required=True
+        "--image-urls SOURCE", "starting images, one job each", picture, nargs="+", required=True
     ),
     example='--model fal-ai/minimax-video/image-to-video --image-url photo.jpg --prompt "It rains"',
     batch_example="--model fal-ai/runway-gen3/turbo/image-to-video --image-urls a.png b.png"
@@ -750,7 +724,14 @@ def api_key() -> str:
 
 
 def is_paid(request: httpx.Request) -> bool:
-    return request.method == "POST" and request.url.host in PAID_HOSTS
+    return request.method == "POST" and not request.url.host.endswith(FREE_HOSTS)
+
+
+def refuse_strangers(host: str) -> None:
+    """Keep the key from hosts that an answer names and that are not fal's."""
+    own = (fal_client.auth.FAL_RUN_HOST, fal_client.auth.FAL_QUEUE_RUN_HOST)  # user's settings
+    if not f".{host}".endswith(FAL_DOMAINS) and host not in [name.split(":")[0] for name in own]:
+        raise Failure("unexpected_answer", f"fal's answer leads to {host}, which is not fal's")
 
 
 class PaidOnce:
@@ -758,9 +739,9 @@ class PaidOnce:
 
     fal-client 1.0.3 repeats any POST up to ten times when the connection drops, when reading
     times out, and on 408, 409 and the gateway's 5xx; each repetition can start, and bill,
-    another job. A Failure raised here is none of the errors that it repeats for. What is
-    repeated still: 429, and 503 with fal's own answer never; reads; and a connection that
-    could not be made, once fal has been reached before.
+    another job. A Failure raised here is none of the errors that it repeats for. It goes on
+    repeating what answers 429, what only reads, and connections that could not be made, once
+    fal has been reached before.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
@@ -768,29 +749,27 @@ class PaidOnce:
         self._reached = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        refuse_strangers(request.url.host)
+        streams = "text/event-stream" in request.headers["accept"]
         try:
             response = await self._transport.handle_async_request(request)
             self._reached = True
-            if is_paid(request) and "text/event-stream" not in request.headers["accept"]:
-                await response.aread()
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
-            raise exc if self._reached else explain(exc) or exc from exc
-        except httpx.TransportError as exc:
-            raise (explain(exc) or exc if is_paid(request) else exc) from exc
-        if is_paid(request) and response.status_code >= 300 and response.status_code != 429:
-            response.request = request
+            if is_paid(request) and not streams:
+                await response.aread()  # here, where a connection that breaks is not tried again
+        except httpx.RequestError as exc:
+            unsent = isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
+            if self._reached if unsent else not is_paid(request):
+                raise
+            raise explain(exc) or exc from exc
+        refused = response.status_code >= 300 and (response.status_code != 429 or streams)
+        if is_paid(request) and refused:
             await response.aread()
-            raise http_failure(httpx.HTTPStatusError("", request=request, response=response))
+            text = response.text
+            raise answer_failure(response.status_code, response.headers, text, paid=True)
         return response
 
     async def aclose(self) -> None:
         await self._transport.aclose()
-
-    async def __aenter__(self) -> PaidOnce:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
 
 
 class Connection:
@@ -810,13 +789,16 @@ class Connection:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._users = loop, 0
-        self._users += 1
-        if self._users == 1:
+        if not self._users:
             self._forget()
             fal_client.async_client.key = api_key()
-            client = await fal_client.async_client._client
+            try:
+                client = await fal_client.async_client._client
+            except (ValueError, ImportError) as exc:  # such as a proxy that httpx cannot use
+                raise usage(f"the network's settings cannot be used: {exc}") from exc
             client._transport = PaidOnce(client._transport)  # type: ignore[assignment]
             logging.getLogger("fal_client.client").addFilter(as_note)
+        self._users += 1
 
     async def close(self) -> None:
         self._users -= 1
@@ -845,7 +827,11 @@ def failures(model: str | None = None, request_id: str | None = None) -> Iterato
     try:
         yield job
     except Exception as exc:
-        raise (explain(exc) or unexpected_answer(exc)).about(job) from exc
+        try:
+            failure = explain(exc)
+        except Exception:  # an error answer that cannot be read either
+            failure = None
+        raise (failure or unexpected_answer(exc)).about(job) from exc
     except asyncio.CancelledError:  # Ctrl-C, perhaps while files are being saved
         console.job = job
         raise
@@ -854,20 +840,14 @@ def failures(model: str | None = None, request_id: str | None = None) -> Iterato
 @contextlib.asynccontextmanager
 async def time_limit(seconds: float | None) -> AsyncIterator[None]:
     """Raise TimeoutError when what is inside takes longer (asyncio.timeout needs Python 3.11)."""
-    task, expired = asyncio.current_task(), asyncio.Event()
-
-    def expire() -> None:
-        expired.set()
-        if task:
-            task.cancel()
-
-    timer = asyncio.get_running_loop().call_later(seconds, expire) if seconds else None
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    timer = loop.call_later(seconds, task.cancel) if seconds and task else None
     try:
         yield
     except asyncio.CancelledError:
-        if not expired.is_set():
-            raise
-        raise TimeoutError from None
+        if timer and timer.when() <= loop.time():
+            raise TimeoutError from None
+        raise
     finally:
         if timer:
             timer.cancel()
@@ -887,7 +867,8 @@ async def fal_session(
             await CONNECTION.close()
 
 
-# Operations: each is a command, its keywords the flags, its docstring the help
+# Operations: each is a command; its keywords are the flags, and its docstring is the help.
+# They can be imported, too; whatever goes wrong, they raise Failure.
 
 COMMANDS: dict[str, Command] = {}
 
@@ -923,10 +904,8 @@ def generation(verb: str, *flags: Flag, example: str = "") -> Callable[[Operatio
 
 def generate(operation: Operation, task: Task, *, model: str, **flags: Any) -> Any:
     """Call an operation with the arguments that the task builds from its own flags."""
-    own = {flag.dest for flag in task.flags}
-    arguments = task.build(**{name: value for name, value in flags.items() if name in own})
-    others = {name: value for name, value in flags.items() if name not in own}
-    return operation(model, arguments, **others)
+    own, others = task.split(flags)
+    return operation(model, task.build(**own), **others)
 
 
 class Delivery:
@@ -965,18 +944,14 @@ class Delivery:
 
 @generation("submit", *QUEUE, WEBHOOK_URL, example="--priority low")
 async def submit_job(
-    model: str,
-    arguments: Arguments,
-    *,
-    webhook_url: str | None = None,
-    **delivery: Any,
+    model: str, arguments: Arguments, *, webhook_url: str | None = None, **delivery: Any
 ) -> dict[str, Any]:
     """Queue a job and give its request id at once: {"request_id", "model"}.
 
     `status`, `result` and `cancel` take it from there.
     """
     how = Delivery(**delivery)
-    async with fal_session(model, seconds=how.client_timeout):
+    async with fal_session(model, seconds=how.client_timeout) as job:
         handle = await fal_client.submit_async(
             model,
             await Uploads().replace(arguments),
@@ -986,6 +961,8 @@ async def submit_job(
             priority=how.priority,
             start_timeout=how.start_timeout,
         )
+        job.accepted(handle.request_id)
+        console.job = job
     return {"request_id": handle.request_id, "model": model}
 
 
@@ -1008,7 +985,7 @@ async def subscribe_job(
     async with fal_session(model, seconds=limit) as job:
 
         def enqueued(request_id: str) -> None:
-            job.request_id = request_id
+            job.accepted(request_id)
             progress.enqueued(request_id)
 
         try:
@@ -1036,18 +1013,18 @@ async def subscribe_job(
 async def abandon(job: Job) -> None:
     """Cancel at fal what nobody waits for any longer, within 3 seconds."""
     if job.model and job.request_id:
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(fal_client.cancel_async(job.model, job.request_id), 3)
+        request = asyncio.wait_for(fal_client.cancel_async(job.model, job.request_id), 3)
+        cancelling = asyncio.ensure_future(request)
+        for _ in range(2):  # the task may be cancelled twice, by the loop and by its batch
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await asyncio.shield(cancelling)
+        if cancelling.done() and not cancelling.cancelled() and not cancelling.exception():
             console.cancelled.append(job.request_id)
 
 
 @generation("run", *QUEUE, OUTPUT)
 async def run_job(
-    model: str,
-    arguments: Arguments,
-    *,
-    output: str | None = None,
-    **delivery: Any,
+    model: str, arguments: Arguments, *, output: str | None = None, **delivery: Any
 ) -> Any:
     """Run a model in a single HTTP call, without the queue, and give its response.
 
@@ -1064,21 +1041,20 @@ async def run_job(
             hint=how.hint,
             headers=how.headers("priority"),
         )
+        job.accepted()
         return await save_media(job, response, output)
 
 
 @generation("stream", *QUEUE)
 async def stream_job(
-    model: str,
-    arguments: Arguments,
-    **delivery: Any,
+    model: str, arguments: Arguments, **delivery: Any
 ) -> AsyncGenerator[Any, None]:
     """Run a model that streams: one line of JSON for each event.
 
     The last event is the whole response. Few models stream; --path replaces /stream.
     """
     how = Delivery(**delivery)
-    async with fal_session(model, seconds=how.client_timeout):
+    async with fal_session(model, seconds=how.client_timeout) as job:
         events: Any = fal_client.stream_async(
             model,
             await Uploads().replace(arguments),
@@ -1086,9 +1062,20 @@ async def stream_job(
             timeout=how.client_timeout,
             headers=how.headers("hint", "priority", "start_timeout"),
         )
+        count = 0
         async with contextlib.aclosing(events):
-            async for event in events:
-                yield event
+            try:
+                async for event in events:
+                    job.accepted()
+                    count += 1
+                    yield event
+            except json.JSONDecodeError as exc:
+                if (
+                    exc.doc != "[DONE]"
+                ):  # how some models end a stream; fal-client reads all as JSON
+                    raise
+        if not count:
+            raise Failure("connection_lost", "the stream ended without an event", Exit.NETWORK)
 
 
 def status_fields(status: fal_client.Status) -> dict[str, Any]:
@@ -1097,14 +1084,15 @@ def status_fields(status: fal_client.Status) -> dict[str, Any]:
         return {"status": "IN_QUEUE", "queue_position": status.position, "logs": []}
     name = "COMPLETED" if isinstance(status, fal_client.Completed) else "IN_PROGRESS"
     fields = present(**vars(status))
-    return {"status": name, "logs": fields.pop("logs", []), **fields}
+    logs = fields.pop("logs", None)
+    return {"status": name, "logs": logs if isinstance(logs, list) else [], **fields}
 
 
 @command("status", MODEL, REQUEST_ID, CLIENT_TIMEOUT, example=JOB_EXAMPLE)
 async def check_status(
     model: str, request_id: str, *, client_timeout: float | None = None
 ) -> dict[str, Any]:
-    """Where a job is: {"request_id", "model", "status", "queue_position"?, "logs", "metrics"?}.
+    """Show where a job is: {"request_id", "model", "status", "logs", ...}.
 
     The status is IN_QUEUE, IN_PROGRESS or COMPLETED. A job that failed is COMPLETED too, with
     an "error" and perhaps an "error_type".
@@ -1131,7 +1119,7 @@ async def fetch_result(
     client_timeout: float | None = None,
     output: str | None = None,
 ) -> Any:
-    """The model's response to a job; waits for the job to end.
+    """Fetch the model's response to a job; waits for the job to end.
 
     fal keeps responses for a limited time.
     """
@@ -1163,11 +1151,7 @@ async def cancel_job(
     return {"request_id": request_id, "model": model, "status": "CANCELLATION_REQUESTED"}
 
 
-def url_text(document: Any) -> str:
-    return str(document["url"])
-
-
-@command("upload-file", FILE, JSON, example="--file photo.jpg", text=url_text)
+@command("upload-file", FILE, example="--file photo.jpg", text=itemgetter("url"))
 async def upload_file(file: str) -> dict[str, Any]:
     """Upload a file of any kind to fal's CDN and give its URL, which is public."""
     name = portable_name(file)
@@ -1177,37 +1161,34 @@ async def upload_file(file: str) -> dict[str, Any]:
             file = shutil.copyfile(file, f"{folder}/{name}")
         async with fal_session():
             url = await fal_client.upload_file_async(file, **NO_FALLBACK)  # type: ignore[arg-type]
-    return {"url": url}
+            return {"url": web_url(url)}
 
 
 @command(
     "upload-image",
     FILE,
     IMAGE_FORMAT,
-    JSON,
     example="--file photo.jpg --format webp",
-    text=url_text,
+    text=itemgetter("url"),
 )
 async def upload_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
     """Convert a picture, turn it upright, upload it, and give its URL, which is public."""
     image, format = open_image(file, format)
     async with fal_session():
-        return {"url": await fal_client.upload_image_async(image, format, **NO_FALLBACK)}
+        url = await fal_client.upload_image_async(image, format, **NO_FALLBACK)
+        return {"url": web_url(url)}
 
 
-@command("upload-raw", FILE_OR_STDIN, CONTENT_TYPE, JSON, example=RAW_EXAMPLE, text=url_text)
+@command("upload-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=itemgetter("url"))
 async def upload_raw(file: str, *, content_type: str) -> dict[str, Any]:
     """Upload bytes under a content type of your own and give their URL, which is public."""
     data, name = read_bytes(file), portable_name(file)
     async with fal_session():
-        return {"url": await fal_client.upload_async(data, content_type, name, **NO_FALLBACK)}
+        url = await fal_client.upload_async(data, content_type, name, **NO_FALLBACK)
+        return {"url": web_url(url)}
 
 
-def data_uri_text(document: Any) -> str:
-    return str(document["data_uri"])
-
-
-@command("encode-file", FILE, JSON, example="--file photo.jpg", text=data_uri_text)
+@command("encode-file", FILE, example="--file photo.jpg", text=itemgetter("data_uri"))
 def encode_file(file: str) -> dict[str, Any]:
     """Give a file as a data URI, its content type told from its name; nothing is sent."""
     return {"data_uri": fal_client.encode_file(file)}  # type: ignore[arg-type]
@@ -1217,16 +1198,17 @@ def encode_file(file: str) -> dict[str, Any]:
     "encode-image",
     FILE,
     IMAGE_FORMAT,
-    JSON,
     example="--file photo.jpg --format webp",
-    text=data_uri_text,
+    text=itemgetter("data_uri"),
 )
 def encode_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
     """Convert a picture, turn it upright, and give it as a data URI; nothing is sent."""
     return {"data_uri": fal_client.encode_image(*open_image(file, format))}
 
 
-@command("encode-raw", FILE_OR_STDIN, CONTENT_TYPE, JSON, example=RAW_EXAMPLE, text=data_uri_text)
+@command(
+    "encode-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=itemgetter("data_uri")
+)
 def encode_raw(file: str, *, content_type: str) -> dict[str, Any]:
     """Give bytes under a content type of your own as a data URI; nothing is sent."""
     return {"data_uri": fal_client.encode(read_bytes(file), content_type)}
@@ -1250,36 +1232,33 @@ async def realtime_session(
     seed: int | None = None,
     extra_json: Arguments | None = None,
     rounds: int = 1,
-    **delivery: Any,
+    path: str | None = None,
+    client_timeout: float | None = None,
 ) -> AsyncGenerator[Any, None]:
     """Send arguments over a WebSocket, once a round: one line of JSON for each answer.
 
     Binary values in an answer are printed as data URIs. --path replaces /realtime.
     """
     message = {**arguments, **present(seed=seed), **(extra_json or {})}
-    how = Delivery(**delivery)
-    path = how.sub_path(model, "/realtime")
+    path = Delivery(path).sub_path(model, "/realtime")
     async with (
-        fal_session(model, seconds=how.client_timeout),
+        fal_session(model, seconds=client_timeout) as job,
         fal_client.realtime_async(model, path=path) as connection,
     ):
+        connection._ws.close_timeout = 1  # seconds, not 10; fal-client has no option for it
         for answered in range(rounds):
             # What fal said before it closed the connection tells more than that it is closed.
             with contextlib.suppress(websockets.ConnectionClosed):
                 await connection.send(message)
+                job.accepted()
             answer = await connection.recv()
             if answer is None:
                 said = f"fal closed the connection after {answered} of {rounds} answers"
                 raise Failure("connection_lost", said, Exit.NETWORK)
-            if answer.get("status") == "error":  # fal-client hands it on like any answer
-                raise realtime_refusal(str(answer.get("error")))
+            # fal-client hands on a refusal like any answer
+            if isinstance(answer, dict) and answer.get("status") == "error":
+                raise fal_client.client.RealtimeError(str(answer.get("error")))
             yield answer
-
-
-def realtime_refusal(message: str) -> Failure:
-    if message == "Unauthorized":
-        return Failure("unauthorized", message, Exit.CREDENTIALS)
-    return Failure("realtime_error", message)
 
 
 @command("batch-t2i", MODEL, T2I.many, *T2I.shared, *QUEUE, CONCURRENCY, example=T2I.batch_example)
@@ -1314,21 +1293,22 @@ async def run_batch(
     **options: Any,
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Yield each job's line as it ends, and raise a Failure at last if any job failed."""
-    subscribe, slots = partial(subscribe_job, uploads=Uploads()), asyncio.Semaphore(concurrency)
+    own, delivery = task.split(options)
+    requests = [task.build(**{**own, task.varied: item}) for item in items]
+    uploads, slots = Uploads(), asyncio.Semaphore(concurrency)
 
     async def outcome(index: int) -> dict[str, Any]:
         progress = Progress(f"[{index}] ")
         found: dict[str, Any] = {}
         async with slots:
             try:
-                flags = {**options, task.varied: items[index]}
-                found["result"] = await generate(
-                    subscribe, task, model=model, progress=progress, **flags
+                found["result"] = await subscribe_job(
+                    model, requests[index], progress=progress, uploads=uploads, **delivery
                 )
             except Failure as failure:
                 found["error"] = failure.as_dict()
-        own = {"index": index, task.varied: items[index], "request_id": progress.request_id}
-        return {**own, **found}
+        known = {"index": index, task.varied: items[index], "request_id": progress.request_id}
+        return {**known, **found}
 
     failed = 0
     async with fal_session(model, seconds=client_timeout):
@@ -1350,16 +1330,8 @@ def catalog_text(rows: Any) -> str:
     return "\n".join(f"{row['endpoint_id']}\t{row['title']}" for row in rows)
 
 
-@command("list-t2i", JSON, example="--json", text=catalog_text)
-def list_text_to_image() -> list[dict[str, str]]:
-    """List well-known text-to-image models: endpoint, tab, title. Any other works as well."""
-    return T2I.catalog()
-
-
-@command("list-i2v", JSON, example="--json", text=catalog_text)
-def list_image_to_video() -> list[dict[str, str]]:
-    """List well-known image-to-video models: endpoint, tab, title. Any other works as well."""
-    return I2V.catalog()
+for _task in (T2I, I2V):
+    command(f"list-{_task.suffix}", example="--json", text=catalog_text)(_task.catalog)
 
 
 async def fetch_models(
@@ -1408,11 +1380,10 @@ def model_line(model: dict[str, Any]) -> str:
 
 @command(
     "list-models",
-    search_flag("--category", "such as text-to-image or image-to-video", plain_text),
-    search_flag("--search", "words to look for in names and descriptions", plain_text),
+    search_flag("--category NAME", "such as text-to-image or image-to-video", plain_text),
+    search_flag("--search TEXT", "words to look for in names and descriptions", plain_text),
     search_flag("--include-deprecated", "deprecated models too", action="store_true"),
     output_flag("--categories", "only count the models of each category", action="store_true"),
-    JSON,
     example="--category image-to-video --search kling",
     text=models_text,
 )
@@ -1453,7 +1424,7 @@ def portable_name(path: str) -> str:
 def read_bytes(path: str) -> bytes:
     """The bytes of a file, or of stdin for `-`."""
     if path == "-":
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read() if sys.stdin else b""
     with open(path, "rb") as file:
         return file.read()
 
@@ -1466,7 +1437,7 @@ async def _maybe_upload(source: str) -> str:
     data = read_bytes(path)
     content_type, name = str(media_type(data[:32])), portable_name(path)
     async with fal_session():
-        return await fal_client.upload_async(data, content_type, name, **NO_FALLBACK)
+        return web_url(await fal_client.upload_async(data, content_type, name, **NO_FALLBACK))
 
 
 def source_key(source: str) -> str:
@@ -1496,8 +1467,13 @@ class Uploads:
 
 def open_image(file: str, format: str) -> tuple[Image.Image, str]:
     """A picture upright as its EXIF orientation says, with Pillow's name of its new format."""
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+    except (ImportError, Failure):
+        raise
+    except Exception as exc:  # Pillow's readers raise anything over a broken file
+        raise usage(f"not a picture that Pillow can read: {file}: {words(exc)}") from exc
     if format not in ("jpeg", "jpg"):
         return image, format
     if image.has_transparency_data:
@@ -1534,7 +1510,9 @@ async def save_media(job: Job, response: Any, where: str | None) -> Any:
                 with failures():
                     saved.append(await save_file(client, url, where, str(job.model)))
             except Failure as failure:
-                lost.append({"field": url[:200], "message": failure.message, "type": failure.type})
+                lost.append(
+                    {"field": redact(url)[:200], "message": failure.message, "type": failure.type}
+                )
     if lost:
         message = f"{len(lost)} of {len(saved) + len(lost)} files could not be saved"
         raise Failure("download_failed", message, details=lost)
@@ -1625,10 +1603,7 @@ class PartFile:
 
 def count_categories(models: Iterable[dict[str, Any]]) -> dict[str, int]:
     """How many models each category has, the largest first."""
-    counts: dict[str, int] = {}
-    for model in models:
-        name = category_of(model)
-        counts[name] = counts.get(name, 0) + 1
+    counts = collections.Counter(map(category_of, models))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -1662,7 +1637,8 @@ def answer_failure(
     status: int, headers: Mapping[str, str], text: str, *, paid: bool = False
 ) -> Failure:
     """What an error answer says, in any of the shapes that fal's hosts use."""
-    type, exit, retryable = STATUSES.get(status) or STATUSES[status // 100]
+    unexpected = ("unexpected_answer", Exit.FAILED, False)
+    type, exit, retryable = STATUSES.get(status) or STATUSES.get(status // 100, unexpected)
     try:
         own_type, message, details = refusal(json.loads(redact(text)))
     except ValueError:  # a gateway's HTML page
@@ -1678,7 +1654,9 @@ def answer_failure(
     if message.startswith("User is locked"):  # seen in 2026; nothing but the text tells
         own_type = "account_locked"
     type = own_type or headers.get("x-fal-error-type") or type
-    return Failure(type, message, exit, retryable, status=status, details=details)
+    failure = Failure(type, message, exit, retryable, status=status, details=details)
+    failure.told = bool(said) or exit == Exit.TIMEOUT
+    return failure
 
 
 def refusal(body: Any) -> tuple[str | None, str, list[dict[str, Any]] | None]:
@@ -1727,9 +1705,6 @@ STATUSES: dict[int, tuple[str, Exit, bool]] = {
     422: ("invalid_arguments", Exit.FAILED, False),
     429: ("rate_limited", Exit.FAILED, True),
     499: ("client_cancelled", Exit.FAILED, False),
-    1: ("unexpected_answer", Exit.FAILED, False),
-    2: ("unexpected_answer", Exit.FAILED, False),
-    3: ("unexpected_answer", Exit.FAILED, False),
     4: ("bad_request", Exit.FAILED, False),
     5: ("server_error", Exit.FAILED, True),
 }
@@ -1763,9 +1738,11 @@ def transport_failure(exc: Any) -> Failure:
 
 
 def realtime_failure(exc: Any) -> Failure:
-    """An error frame, or the end of the connection."""
-    if exc.error in ("CONNECTION_CLOSED", "TIMEOUT"):  # closed, or idle for about 30 s
+    """An error frame, or the end of the connection; idle ones end after about 30 s."""
+    if exc.error in ("CONNECTION_CLOSED", "TIMEOUT"):
         return BROKEN(exc)
+    if exc.error == "Unauthorized":
+        return Failure("unauthorized", words(exc), Exit.CREDENTIALS)
     return Failure("realtime_error", words(exc))
 
 
@@ -1801,7 +1778,7 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "httpx.ConnectError": UNREACHABLE,
     "httpx.ConnectTimeout": UNREACHABLE,
     "httpx.ProxyError": UNREACHABLE,
-    "httpx.TransportError": transport_failure,
+    "httpx.RequestError": transport_failure,
     "httpx.HTTPError": BROKEN,
     "httpx_sse._exceptions.SSEError": row("not_a_stream", "the model did not answer with a stream"),
     "websockets.exceptions.InvalidStatus": handshake_failure,
@@ -1814,8 +1791,9 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "builtins.ConnectionError": UNREACHABLE,
     "socket.gaierror": UNREACHABLE,
     "ssl.SSLError": UNREACHABLE,
-    "builtins.OSError": BAD_FILE,
+    "builtins.OSError": lambda exc: BAD_FILE(exc) if exc.filename else BROKEN(exc),
     "argparse.ArgumentTypeError": lambda exc: usage(str(exc), exc.hint),
+    "builtins.RecursionError": row("unexpected_answer", "the JSON is nested too deeply"),
     "builtins.ModuleNotFoundError": missing_package,
     "builtins.KeyboardInterrupt": row("interrupted", "interrupted", Exit.INTERRUPTED),
     "asyncio.exceptions.CancelledError": row("terminated", "terminated", Exit.TERMINATED),
@@ -1832,6 +1810,7 @@ HINTS = {
     "account_locked": f"Top up or unlock the account at {BILLING_PAGE}.",
     "unreachable": "Check the network and HTTPS_PROXY, then repeat the command.",
     "rate_limited": "Wait a little, then repeat the command.",
+    "already_completed": "Fetch the response with the command result.",
     "not_finished": "Repeat the command later, or without --no-wait to wait.",
     "download_failed": "The response is on stdout: fetch the URLs in it with another tool.",
     "not_a_stream": "Use subscribe-* for models that do not stream.",
@@ -1880,7 +1859,7 @@ def advice(failure: Failure) -> str | None:
 
 def command_line(*words: str) -> str:
     """A command that can be pasted into the shell that this one was started from."""
-    return shlex.join([sys.executable, sys.argv[0], *words])
+    return shlex.join([sys.executable, sys.argv[0], *map(str, words)])
 
 
 # Output: the only code that writes to stdout and stderr
@@ -1900,35 +1879,29 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def plain(value: Any) -> Any:
-    """A value that JSON can hold: bytes become data URIs, NaN and infinities null."""
+def jsonable(value: Any, content_type: Any = None) -> Any:
+    """A value that JSON can hold and that does not tell the key: bytes, which fal sends for
+    images, become data URIs of the type told beside them; NaN and infinities become null.
+    """
     if isinstance(value, Mapping):
-        content_type = value.get("content_type")
-        return {str(key): plain_content(item, content_type) for key, item in value.items()}
+        told = value.get("content_type")
+        return {redact(str(name)): jsonable(item, told) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [jsonable(item) for item in value]
+    if isinstance(value, bytes):
+        told = content_type if isinstance(content_type, str) else media_type(value[:32])
+        return fal_client.encode(value, told or "application/octet-stream")
     if isinstance(value, float) and value - value != 0:
         return None
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    return plain_content(value, None)
-
-
-def plain_content(value: Any, content_type: Any) -> Any:
-    """Bytes as a data URI of the type told beside them, or else seen in them."""
-    if not isinstance(value, bytes):
-        return plain(value) if isinstance(value, JSON_TYPES) else str(value)
-    told = content_type if isinstance(content_type, str) else media_type(value[:32])
-    return fal_client.encode(value, told or "application/octet-stream")
+    return value if value is None or isinstance(value, (int, float)) else redact(str(value))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """JSON in UTF-8, but for what ends a line or steers a terminal, which is escaped."""
-    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
-    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-JSON_TYPES = (dict, list, tuple, str, int, float, type(None))
+    text = json.dumps(jsonable(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return re.sub(
+        "[\x7f-\x9f\u2028-\u202e\u2066-\u2069]", lambda found: f"\\u{ord(found[0]):04x}", text
+    )
 
 
 class Console:
@@ -1941,22 +1914,35 @@ class Console:
         self.quiet = True
         self.job = Job()  # the one that a failure of the whole command is about
         self.cancelled: list[str] = []
+        self.notes: set[str] = set()
         self._live = False
 
     def start(self) -> None:
         self.__init__()  # type: ignore[misc]
         self.quiet = False
-        for stream in (sys.stdout, sys.stderr):
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by whoever started Python
+                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            stream = getattr(sys, name)
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
     def emit(self, document: Any, indent: int | None = None) -> None:
-        self.emit_text(json_text(document, indent))
+        self._print(json_text(document, indent))
 
     def emit_text(self, text: str) -> None:
+        self._print(redact(text))
+
+    def _print(self, text: str) -> None:
         self._end_live()
-        sys.stdout.write(redact(text) + "\n" if text else "")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text + "\n" if text else "")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            silence(sys.stdout)
+            raise Failure("output_failed", f"stdout cannot be written to: {exc}") from exc
 
     def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
         if as_text:
@@ -1968,13 +1954,13 @@ class Console:
         """A line of progress or a note."""
         if not self.quiet:
             self._end_live()
-            self._write(printable(text) + "\n")
+            self._write(redact(printable(text)))
 
     def state(self, text: str) -> None:
         """What a job is at: one line that changes on a terminal, or else a line."""
         if self.quiet or not self.is_terminal():
             return self.line(text)
-        self._write(f"\r{printable(text)}\x1b[K")
+        self._write(redact(f"\r{printable(text)}\x1b[K"), end="")
         self._live = True
 
     def fail(self, failure: Failure) -> None:
@@ -1982,10 +1968,10 @@ class Console:
         self._end_live()
         shown = failure.as_dict()
         if not sys.stderr.isatty():
-            return self._write(json_text({"error": shown}) + "\n")
-        self._write(f"{self.red('error:')} {printable(failure.message)}\n")
+            return self._write(json_text({"error": shown}))
+        self._write(redact(f"{self.red('error:')} {printable(failure.message)}"))
         if "hint" in shown:
-            self._write(f"hint: {printable(shown['hint'])}\n")
+            self._write(redact(f"hint: {printable(shown['hint'])}"))
 
     def is_terminal(self) -> bool:
         return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -1997,11 +1983,11 @@ class Console:
     def _end_live(self) -> None:
         if self._live:
             self._live = False
-            self._write("\r\x1b[K")
+            self._write("\r\x1b[K", end="")
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, end: str = "\n") -> None:
         try:
-            sys.stderr.write(redact(text))
+            sys.stderr.write(text + end)
             sys.stderr.flush()
         except OSError:  # nobody reads it any longer
             silence(sys.stderr)
@@ -2017,7 +2003,9 @@ console = Console()
 
 def note(text: str) -> None:
     """Say on stderr what is done differently from what was asked."""
-    console.line(f"note: {text}")
+    if text not in console.notes:
+        console.notes.add(text)
+        console.line(f"note: {text}")
 
 
 def pause(age: float) -> float:
@@ -2126,7 +2114,7 @@ def command_parser(command: Command) -> Parser:
     example = f"example:\n  python {name} {command.example}".rstrip()
     parser = Parser(prog=name, description=command.help.replace("%", "%%"), epilog=example)
     groups: dict[str, Any] = {}
-    for rows in alternatives((*command.flags, QUIET)):
+    for rows in alternatives((*command.flags, *([JSON] if command.text else []), QUIET)):
         title = rows[0].group
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
@@ -2161,7 +2149,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace]:
 
 def perform(command: Command, args: argparse.Namespace) -> None:
     console.job = Job(vars(args).get("model"), vars(args).get("request_id"))
-    flags = {flag.dest: getattr(args, flag.dest) for flag in command.flags if flag is not JSON}
+    flags = {flag.dest: getattr(args, flag.dest) for flag in command.flags}
     outcome = command.operation(**present(**flags))
     as_text = command.text if command.text and not args.json else None
     if hasattr(outcome, "__await__") or hasattr(outcome, "__aiter__"):
@@ -2174,9 +2162,10 @@ async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
     # websockets leaves errors in callbacks when a proxy hangs up; asyncio would print them.
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     loop.set_exception_handler(lambda *_: None)
-    with contextlib.suppress(NotImplementedError):  # Windows
+    with contextlib.suppress(NotImplementedError, AttributeError):  # Windows
         for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, task.cancel)  # type: ignore[union-attr]
+            if signal.getsignal(number) == signal.SIG_DFL:  # and not ignored, as by nohup
+                loop.add_signal_handler(number, task.cancel)  # type: ignore[union-attr]
     if hasattr(outcome, "__await__"):
         return console.show(await outcome, as_text)
     async with contextlib.aclosing(outcome) as lines:
@@ -2205,6 +2194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def conclude(exc: BaseException) -> int:
     """Print what was paid for all the same, then why it failed; returns the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to say takes no time
     failure = explain(exc)
     if failure is None:
         console.quiet = False
@@ -2215,7 +2205,8 @@ def conclude(exc: BaseException) -> int:
     if console.cancelled:
         failure.message += f"; fal was asked to cancel {', '.join(console.cancelled)}"
     if failure.response is not None:
-        console.show(failure.response)
+        with contextlib.suppress(Failure, BrokenPipeError):
+            console.show(failure.response)
     console.fail(failure)
     return failure.exit
 

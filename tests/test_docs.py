@@ -166,8 +166,7 @@ def with_real_request_id(line: str, cli: Cli) -> str:
 
 
 @pytest.mark.parametrize(
-    "line",
-    [*command_lines(FIRST_DESCRIPTION), *documented(README), *documented(SKILL), *EXAMPLES],
+    "line", [*command_lines(FIRST_DESCRIPTION), *documented(README), *documented(SKILL), *EXAMPLES]
 )
 def test_the_command_line_runs(
     line: str, workshop: Path, cli: Cli, environment: dict[str, str]

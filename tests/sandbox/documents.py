@@ -416,10 +416,7 @@ INTERFACES = {
     "fal-ai/veo3.1/image-to-video": _veo("Veo31ImageToVideo", {"image_url": IMAGE_URL}),
     "fal-ai/veo3.1/first-last-frame-to-video": _veo(
         "Veo31FirstLastFrameToVideo",
-        {
-            "first_frame_url": text("The first frame."),
-            "last_frame_url": text("The last frame."),
-        },
+        {"first_frame_url": text("The first frame."), "last_frame_url": text("The last frame.")},
     ),
     "fal-ai/sora-2/image-to-video": _SORA_2,
     "fal-ai/wan/v2.2-a14b/image-to-video": _WAN_22,

@@ -202,11 +202,7 @@ class Queue:
         self.jobs: dict[str, Job] = {}
 
     def submit(
-        self,
-        endpoint: EndpointId,
-        arguments: Json,
-        headers: Mapping[str, str],
-        webhook: str | None,
+        self, endpoint: EndpointId, arguments: Json, headers: Mapping[str, str], webhook: str | None
     ) -> Job:
         latency = self._models.latency_of(endpoint, arguments)
         now = time.time()

@@ -82,10 +82,7 @@ class ModelsApi:
         """What calls, or units, of some endpoints come to."""
         _check_key(request)
         asked = await read_json(request)
-        quantities = {
-            "historical_api_price": "call_quantity",
-            "unit_price": "unit_quantity",
-        }
+        quantities = {"historical_api_price": "call_quantity", "unit_price": "unit_quantity"}
         kind, endpoints = asked.get("estimate_type"), asked.get("endpoints")
         if kind not in quantities or not isinstance(endpoints, dict) or not endpoints:
             raise Refused(_invalid("estimate_type and endpoints are required"))
