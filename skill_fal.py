@@ -31,7 +31,6 @@ import collections
 import contextlib
 import gc
 import importlib
-import json
 import os
 import re
 import sys
@@ -68,6 +67,7 @@ if TYPE_CHECKING:
     import asyncio
     import base64
     import difflib
+    import json
     import logging
     import mimetypes
     import shlex
@@ -87,10 +87,10 @@ if TYPE_CHECKING:
     Arguments = Mapping[str, Any]
     Operation = TypeVar("Operation", bound=Callable[..., Any])
 else:
-    asyncio, base64, difflib, mimetypes = map(Lazy, ("asyncio", "base64", "difflib", "mimetypes"))
-    logging, shlex, shutil, signal = map(Lazy, ("logging", "shlex", "shutil", "signal"))
-    tempfile, traceback, warnings = map(Lazy, ("tempfile", "traceback", "warnings"))
-    urls = Lazy("urllib.parse")
+    asyncio, base64, difflib, json = map(Lazy, ("asyncio", "base64", "difflib", "json"))
+    logging, mimetypes, shlex, shutil = map(Lazy, ("logging", "mimetypes", "shlex", "shutil"))
+    signal, tempfile, traceback = map(Lazy, ("signal", "tempfile", "traceback"))
+    urls, warnings = map(Lazy, ("urllib.parse", "warnings"))
     fal_client, httpx, websockets = map(Lazy, ("fal_client", "httpx", "websockets"))
     Image, ImageOps = map(Lazy, ("PIL.Image", "PIL.ImageOps"))
 
@@ -1869,8 +1869,9 @@ def redact(text: str) -> str:
     """The text without the key, whole or its secret half, as it is or inside JSON."""
     key, secret = (os.environ.get(name, "").strip() for name in ("FAL_KEY", "FAL_KEY_SECRET"))
     for word in (key, secret, key.rpartition(":")[2]):
-        for form in (word, json.dumps(word)[1:-1]):
-            text = text.replace(form, "[FAL_KEY]") if len(word) >= 8 else text
+        if len(word) >= 8:
+            for form in (word, json.dumps(word)[1:-1]):
+                text = text.replace(form, "[FAL_KEY]")
     return text
 
 
