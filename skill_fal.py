@@ -31,6 +31,7 @@ import collections
 import contextlib
 import gc
 import importlib
+import operator
 import os
 import re
 import sys
@@ -46,7 +47,6 @@ from collections.abc import (
 )
 from enum import IntEnum
 from functools import partial
-from operator import itemgetter
 from types import SimpleNamespace
 
 __version__ = "1.0.0"
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     import difflib
     import json
     import logging
+    import math
     import mimetypes
     import shlex
     import shutil
@@ -90,7 +91,7 @@ else:
     asyncio, base64, difflib, json = map(Lazy, ("asyncio", "base64", "difflib", "json"))
     logging, mimetypes, shlex, shutil = map(Lazy, ("logging", "mimetypes", "shlex", "shutil"))
     signal, tempfile, traceback = map(Lazy, ("signal", "tempfile", "traceback"))
-    urls, warnings = map(Lazy, ("urllib.parse", "warnings"))
+    math, urls, warnings = map(Lazy, ("math", "urllib.parse", "warnings"))
     fal_client, httpx, websockets = map(Lazy, ("fal_client", "httpx", "websockets"))
     Image, ImageOps = map(Lazy, ("PIL.Image", "PIL.ImageOps"))
 
@@ -346,8 +347,13 @@ SIGNATURES = {
     "image/tiff": rb"II\*\0|MM\0\*",
     "image/avif": rb".{4}ftypavi[fs]",
     "image/heic": rb".{4}ftyp(hei[cx]|mif1)",
+    "audio/mp4": rb".{4}ftypM4A",
     "video/mp4": rb".{4}ftyp",
     "video/webm": rb"\x1a\x45\xdf\xa3",
+    "audio/mpeg": rb"ID3|\xff[\xf2\xf3\xfb]",
+    "audio/wav": rb"RIFF.{4}WAVE",
+    "audio/ogg": rb"OggS",
+    "audio/flac": rb"fLaC",
 }
 EXTENSIONS = {"image/jpeg": ".jpg", "image/webp": ".webp", "image/avif": ".avif"}
 
@@ -485,15 +491,18 @@ def file_or_stdin(path: str) -> str:
 
 def picture(source: str) -> str:
     """An http(s) URL, a data URI, or a local picture, which is uploaded when it is needed."""
+    return media_file(source, "image/")
+
+
+def media_file(source: str, kind: str = "") -> str:
+    """A URL, or a local file that is a picture, a clip or a sound."""
     if is_remote(source):
         return source
     path = local_file(source)
-    if not (media_type(first_bytes(path)) or "").startswith("image/"):
-        raise BadValue(
-            f"not a picture: {path}",
-            hint="JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC files are taken;"
-            " upload-file uploads anything else.",
-        )
+    content_type = media_type(first_bytes(path))
+    if content_type is None or not content_type.startswith(kind):
+        what = "a picture" if kind else "a media file"
+        raise BadValue(f"not {what}: {path}", "upload-file uploads files of any kind.")
     return path
 
 
@@ -575,31 +584,46 @@ ARGUMENTS_JSON = argument_flag(
     required=True,
     dest="arguments",
 )
+SIZE = (
+    argument_flag("--width N", "in pixels, or the nearest that the model offers", positive_int),
+    argument_flag("--height N", "in pixels, or the nearest that the model offers", positive_int),
+)
+GUIDANCE = (
+    argument_flag("--guidance-scale X", "how closely to follow the prompt", number),
+    argument_flag("--num-inference-steps N", "denoising steps", positive_int),
+)
 TEXT_TO_IMAGE = (
     PROMPT(required=True),
     PROMPT_FILE,
     NEGATIVE_PROMPT,
-    argument_flag("--width N", "pixels, with --height", positive_int),
-    argument_flag("--height N", "pixels, with --width", positive_int),
+    *SIZE,
     argument_flag("--num-images N", "how many images", positive_int),
     SEED,
-    argument_flag("--guidance-scale X", "how closely to follow the prompt", number),
-    argument_flag("--num-inference-steps N", "denoising steps", positive_int),
+    *GUIDANCE,
     EXTRA_JSON,
 )
 IMAGE_TO_VIDEO = (
     argument_flag(
         "--image-url SOURCE",
-        "starting image: URL, data URI, or local picture (is uploaded)",
+        "URL, data URI, or local picture (is uploaded): the first starts the clip, a second"
+        " ends it; models that take a list get all",
         picture,
+        action="append",
         required=True,
     ),
     PROMPT(),
     PROMPT_FILE,
     NEGATIVE_PROMPT,
-    argument_flag("--duration SECONDS", "length in seconds", positive),
+    argument_flag("--duration SECONDS", "length, one that the model offers", positive),
+    *SIZE,
     SEED,
+    *GUIDANCE,
     EXTRA_JSON,
+)
+CHECKS = (
+    request_flag("--dry-run", "print the request and send nothing", action="store_true"),
+    request_flag("--strict", "fail on flags that the model has not", action="store_true"),
+    request_flag("--no-schema", "send the flags as they are, unchecked", action="store_true"),
 )
 
 PATH = delivery_flag("--path PATH", "sub-path of the endpoint", path_text)
@@ -657,25 +681,32 @@ def present(**values: Any) -> dict[str, Any]:
 
 
 def _build_t2i_arguments(
-    prompt: str | None = None,
-    *,
-    width: int | None = None,
-    height: int | None = None,
-    extra_json: Arguments | None = None,
-    **same: Any,
+    prompt: str | None = None, *, extra_json: Arguments | None = None, **same: Any
 ) -> dict[str, Any]:
-    """The arguments of a text-to-image model; width and height become `image_size`."""
-    if (width is None) != (height is None):
-        raise usage("--width and --height go together")
-    size = present(width=width, height=height) or None
-    return {**present(prompt=prompt, image_size=size, **same), **(extra_json or {})}
+    """Text-to-image arguments for want of a schema; width and height become `image_size`."""
+    return {**present(prompt=prompt), **sized("image_size", same), **(extra_json or {})}
 
 
 def _build_i2v_arguments(
-    image_url: str, *, extra_json: Arguments | None = None, **same: Any
+    image_url: str | Sequence[str], *, extra_json: Arguments | None = None, **same: Any
 ) -> dict[str, Any]:
-    """The arguments of an image-to-video model; a local picture stays a path until its upload."""
-    return {**present(image_url=image_url, **same), **(extra_json or {})}
+    """Image-to-video arguments for want of a schema; width and height become `video_size`."""
+    first, *others = as_list(image_url)
+    if others:
+        raise usage("where a second --image-url goes, only the model's schema can tell")
+    return {"image_url": first, **sized("video_size", same), **(extra_json or {})}
+
+
+def sized(name: str, flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags, width and height as one object."""
+    size = {side: flags.pop(side, None) for side in ("width", "height")}
+    if (size["width"] is None) != (size["height"] is None):
+        raise usage("--width and --height go together")
+    return present(**flags, **{name: present(**size) or None})
+
+
+def as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 T2I = Task(
@@ -893,19 +924,91 @@ def generation(verb: str, *flags: Flag, example: str = "") -> Callable[[Operatio
 
     def register(operation: Operation) -> Operation:
         for task in (T2I, I2V):
-            bound = partial(generate, operation, task)
+            bound = partial(generate, verb, operation, task)
             bound.__doc__ = operation.__doc__
+            rows = (MODEL, *CHECKS, *task.flags, *flags)
             words = f"{task.example} {example}".strip()
-            command(f"{verb}-{task.suffix}", MODEL, *task.flags, *flags, example=words)(bound)
+            command(f"{verb}-{task.suffix}", *rows, example=words)(bound)
         return operation
 
     return register
 
 
-def generate(operation: Operation, task: Task, *, model: str, **flags: Any) -> Any:
-    """Call an operation with the arguments that the task builds from its own flags."""
+def generate(
+    verb: str, operation: Operation, task: Task, *, model: str, dry_run: bool, **flags: Any
+) -> Any:
+    """Call an operation with what the flags ask of the model, or show what it would send."""
     own, others = task.split(flags)
-    return operation(model, task.build(**own), **others)
+    request = Request(verb, task, own, others.pop("strict"), others.pop("no_schema"))
+    if dry_run:
+        return plan(model, request, **others)
+    return operation(model, request, **others)
+
+
+class Request:
+    """What flags ask of a model: arguments, once the model's schema is known."""
+
+    def __init__(
+        self, verb: str, task: Task, asked: Arguments, strict: bool = False, no_schema: bool = False
+    ) -> None:
+        self.verb, self.task, self.asked = verb, task, asked
+        self.strict, self.no_schema = strict, no_schema
+
+    async def schema(self, model: str) -> ModelSchema:
+        return ModelSchema() if self.no_schema else await fetch_schema(model)
+
+    def fit(self, found: ModelSchema) -> Fit:
+        """The arguments; raises a Failure that tells all problems at once."""
+        if found.input is None:
+            it = Fit({})
+            it.arguments = self.task.build(**self.asked)
+            if not self.no_schema:
+                it.notes.append("fal did not tell the model's arguments: they were not checked")
+            return it
+        it = fit(self.asked, found.input, self.strict)
+        if found.deprecated:
+            it.notes.append("fal calls the model deprecated")
+        if self.verb == "stream" and not found.streams:
+            it.notes.append("fal does not list the model among those that stream")
+        if it.problems:
+            message = "; ".join(f"{one['field']}: {one['message']}" for one in it.problems)
+            hint = "list-models --schema ENDPOINT shows what the model takes."
+            raise Failure("invalid_arguments", message, Exit.USAGE, details=it.problems, hint=hint)
+        return it
+
+
+async def prepared(
+    model: str, arguments: Arguments | Request, uploads: Uploads | None = None
+) -> dict[str, Any]:
+    """The arguments to send, fitted to the model's schema, local files uploaded."""
+    if isinstance(arguments, Request):
+        it = arguments.fit(await arguments.schema(model))
+        for text in it.notes:
+            note(text)
+        arguments = it.arguments
+    sent: dict[str, Any] = await (uploads or Uploads()).replace(arguments)
+    return sent
+
+
+async def plan(
+    model: str, request: Request, webhook_url: str | None = None, **options: Any
+) -> dict[str, Any]:
+    """What --dry-run shows: the request as it would be sent, but for the key and the uploads."""
+    own = {flag.dest for flag in QUEUE}
+    how = Delivery(**{name: value for name, value in options.items() if name in own})
+    found = await request.schema(model)
+    it = request.fit(found)
+    host = "fal.run" if request.verb in ("run", "stream") else "queue.fal.run"
+    path = how.sub_path(model, "/stream" if request.verb == "stream" else "").lstrip("/")
+    query = f"?{urls.urlencode({'fal_webhook': webhook_url})}" if webhook_url else ""
+    return {
+        "endpoint": model,
+        "url": f"https://{host}/{model}{path and '/' + path}{query}",
+        "headers": how.headers(*QUEUE_HEADERS),
+        "arguments": it.arguments,
+        "notes": it.notes,
+        "schema": found.state,
+    }
 
 
 class Delivery:
@@ -944,7 +1047,7 @@ class Delivery:
 
 @generation("submit", *QUEUE, WEBHOOK_URL, example="--priority low")
 async def submit_job(
-    model: str, arguments: Arguments, *, webhook_url: str | None = None, **delivery: Any
+    model: str, arguments: Arguments | Request, *, webhook_url: str | None = None, **delivery: Any
 ) -> dict[str, Any]:
     """Queue a job and give its request id at once: {"request_id", "model"}.
 
@@ -954,7 +1057,7 @@ async def submit_job(
     async with fal_session(model, seconds=how.client_timeout) as job:
         handle = await fal_client.submit_async(
             model,
-            await Uploads().replace(arguments),
+            await prepared(model, arguments),
             path=how.sub_path(model),
             hint=how.hint,
             webhook_url=webhook_url,
@@ -969,7 +1072,7 @@ async def submit_job(
 @generation("subscribe", *QUEUE, OUTPUT, example="--output results/")
 async def subscribe_job(
     model: str,
-    arguments: Arguments,
+    arguments: Arguments | Request,
     *,
     output: str | None = None,
     progress: Progress | None = None,
@@ -991,7 +1094,7 @@ async def subscribe_job(
         try:
             response = await fal_client.subscribe_async(
                 model,
-                await (uploads or Uploads()).replace(arguments),
+                await prepared(model, arguments, uploads),
                 path=how.sub_path(model),
                 hint=how.hint,
                 with_logs=True,
@@ -1024,7 +1127,7 @@ async def abandon(job: Job) -> None:
 
 @generation("run", *QUEUE, OUTPUT)
 async def run_job(
-    model: str, arguments: Arguments, *, output: str | None = None, **delivery: Any
+    model: str, arguments: Arguments | Request, *, output: str | None = None, **delivery: Any
 ) -> Any:
     """Run a model in a single HTTP call, without the queue, and give its response.
 
@@ -1034,7 +1137,7 @@ async def run_job(
     async with fal_session(model, seconds=how.client_timeout) as job:
         response = await fal_client.run_async(
             model,
-            await Uploads().replace(arguments),
+            await prepared(model, arguments),
             path=how.sub_path(model),
             timeout=how.client_timeout,
             start_timeout=how.start_timeout,
@@ -1047,7 +1150,7 @@ async def run_job(
 
 @generation("stream", *QUEUE)
 async def stream_job(
-    model: str, arguments: Arguments, **delivery: Any
+    model: str, arguments: Arguments | Request, **delivery: Any
 ) -> AsyncGenerator[Any, None]:
     """Run a model that streams: one line of JSON for each event.
 
@@ -1057,7 +1160,7 @@ async def stream_job(
     async with fal_session(model, seconds=how.client_timeout) as job:
         events: Any = fal_client.stream_async(
             model,
-            await Uploads().replace(arguments),
+            await prepared(model, arguments),
             path=how.sub_path(model, "/stream"),
             timeout=how.client_timeout,
             headers=how.headers("hint", "priority", "start_timeout"),
@@ -1151,7 +1254,7 @@ async def cancel_job(
     return {"request_id": request_id, "model": model, "status": "CANCELLATION_REQUESTED"}
 
 
-@command("upload-file", FILE, example="--file photo.jpg", text=itemgetter("url"))
+@command("upload-file", FILE, example="--file photo.jpg", text=operator.itemgetter("url"))
 async def upload_file(file: str) -> dict[str, Any]:
     """Upload a file of any kind to fal's CDN and give its URL, which is public."""
     name = portable_name(file)
@@ -1169,7 +1272,7 @@ async def upload_file(file: str) -> dict[str, Any]:
     FILE,
     IMAGE_FORMAT,
     example="--file photo.jpg --format webp",
-    text=itemgetter("url"),
+    text=operator.itemgetter("url"),
 )
 async def upload_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
     """Convert a picture, turn it upright, upload it, and give its URL, which is public."""
@@ -1179,7 +1282,9 @@ async def upload_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
         return {"url": web_url(url)}
 
 
-@command("upload-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=itemgetter("url"))
+@command(
+    "upload-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=operator.itemgetter("url")
+)
 async def upload_raw(file: str, *, content_type: str) -> dict[str, Any]:
     """Upload bytes under a content type of your own and give their URL, which is public."""
     data, name = read_bytes(file), portable_name(file)
@@ -1188,7 +1293,7 @@ async def upload_raw(file: str, *, content_type: str) -> dict[str, Any]:
         return {"url": web_url(url)}
 
 
-@command("encode-file", FILE, example="--file photo.jpg", text=itemgetter("data_uri"))
+@command("encode-file", FILE, example="--file photo.jpg", text=operator.itemgetter("data_uri"))
 def encode_file(file: str) -> dict[str, Any]:
     """Give a file as a data URI, its content type told from its name; nothing is sent."""
     return {"data_uri": fal_client.encode_file(file)}  # type: ignore[arg-type]
@@ -1199,7 +1304,7 @@ def encode_file(file: str) -> dict[str, Any]:
     FILE,
     IMAGE_FORMAT,
     example="--file photo.jpg --format webp",
-    text=itemgetter("data_uri"),
+    text=operator.itemgetter("data_uri"),
 )
 def encode_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
     """Convert a picture, turn it upright, and give it as a data URI; nothing is sent."""
@@ -1207,7 +1312,11 @@ def encode_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
 
 
 @command(
-    "encode-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=itemgetter("data_uri")
+    "encode-raw",
+    FILE_OR_STDIN,
+    CONTENT_TYPE,
+    example=RAW_EXAMPLE,
+    text=operator.itemgetter("data_uri"),
 )
 def encode_raw(file: str, *, content_type: str) -> dict[str, Any]:
     """Give bytes under a content type of your own as a data URI; nothing is sent."""
@@ -1261,7 +1370,16 @@ async def realtime_session(
             yield answer
 
 
-@command("batch-t2i", MODEL, T2I.many, *T2I.shared, *QUEUE, CONCURRENCY, example=T2I.batch_example)
+@command(
+    "batch-t2i",
+    MODEL,
+    *CHECKS,
+    T2I.many,
+    *T2I.shared,
+    *QUEUE,
+    CONCURRENCY,
+    example=T2I.batch_example,
+)
 def batch_text_to_image(
     model: str, prompts: Sequence[str], **options: Any
 ) -> AsyncGenerator[dict[str, Any], None]:
@@ -1272,7 +1390,16 @@ def batch_text_to_image(
     return run_batch(T2I, model, prompts, **options)
 
 
-@command("batch-i2v", MODEL, I2V.many, *I2V.shared, *QUEUE, CONCURRENCY, example=I2V.batch_example)
+@command(
+    "batch-i2v",
+    MODEL,
+    *CHECKS,
+    I2V.many,
+    *I2V.shared,
+    *QUEUE,
+    CONCURRENCY,
+    example=I2V.batch_example,
+)
 def batch_image_to_video(
     model: str, image_urls: Sequence[str], **options: Any
 ) -> AsyncGenerator[dict[str, Any], None]:
@@ -1290,11 +1417,19 @@ async def run_batch(
     *,
     concurrency: int = 4,
     client_timeout: float | None = None,
+    dry_run: bool = False,
+    strict: bool = False,
+    no_schema: bool = False,
     **options: Any,
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Yield each job's line as it ends, and raise a Failure at last if any job failed."""
     own, delivery = task.split(options)
-    requests = [task.build(**{**own, task.varied: item}) for item in items]
+    asked = [{**own, task.varied: item} for item in items]
+    requests = [Request("batch", task, one, strict, no_schema) for one in asked]
+    if dry_run:
+        for request in requests:
+            yield await plan(model, request, **delivery)
+        return
     uploads, slots = Uploads(), asyncio.Semaphore(concurrency)
 
     async def outcome(index: int) -> dict[str, Any]:
@@ -1303,7 +1438,7 @@ async def run_batch(
         async with slots:
             try:
                 found["result"] = await subscribe_job(
-                    model, requests[index], progress=progress, uploads=uploads, **delivery
+                    model, fits[index].arguments, progress=progress, uploads=uploads, **delivery
                 )
             except Failure as failure:
                 found["error"] = failure.as_dict()
@@ -1312,6 +1447,10 @@ async def run_batch(
 
     failed = 0
     async with fal_session(model, seconds=client_timeout):
+        found = await requests[0].schema(model)
+        fits = [request.fit(found) for request in requests]
+        for text in dict.fromkeys(text for it in fits for text in it.notes):
+            note(text)
         jobs = [asyncio.create_task(outcome(index)) for index in range(len(items))]
         try:
             for ended in asyncio.as_completed(jobs):
@@ -1364,9 +1503,22 @@ async def fetch_models(
 
 def models_text(found: Any) -> str:
     """One line a model, endpoint, category and title; or one a category, with its count."""
+    if isinstance(found, dict) and "properties" in found:
+        fields = found["properties"].items()
+        return "\n".join(field_line(name, field, found) for name, field in fields)
     if isinstance(found, dict):
         return "\n".join(f"{printable(name)}\t{count}" for name, count in found.items())
     return "\n".join(map(model_line, found))
+
+
+def field_line(name: str, field: dict[str, Any], schema: dict[str, Any]) -> str:
+    """name, type, required or default, what is allowed, and a line of description."""
+    kinds = [str(option.get("type", "any")) for option in options(field)]
+    default = f"default {json.dumps(field['default'])}" if "default" in field else "optional"
+    needed = "required" if name in schema.get("required", ()) else default
+    allowed = ", ".join(map(json.dumps, offers(field))) or span(field)
+    columns = (name, "|".join(dict.fromkeys(kinds)), needed, allowed, field.get("description", ""))
+    return "\t".join(printable(str(column)) for column in columns)
 
 
 def model_line(model: dict[str, Any]) -> str:
@@ -1383,19 +1535,426 @@ def model_line(model: dict[str, Any]) -> str:
     search_flag("--category NAME", "such as text-to-image or image-to-video", plain_text),
     search_flag("--search TEXT", "words to look for in names and descriptions", plain_text),
     search_flag("--include-deprecated", "deprecated models too", action="store_true"),
+    search_flag(
+        "--schema ENDPOINT", "show what this model takes: name, type, default, ...", endpoint
+    ),
     output_flag("--categories", "only count the models of each category", action="store_true"),
     example="--category image-to-video --search kling",
     text=models_text,
 )
-async def list_models(*, categories: bool = False, **filters: Any) -> Any:
+async def list_models(
+    *, categories: bool = False, schema: str | None = None, **filters: Any
+) -> Any:
     """List fal's models, live and without a key: endpoint, tab, category, tab, title.
 
-    With --json, all that fal says about each.
+    With --json, all that fal says about each; of --schema, the JSON Schema of the input.
     """
+    if schema:
+        found = await fetch_schema(schema)
+        if found.input is None:
+            message = f"fal does not tell what {schema} takes"
+            raise Failure("not_found", message, hint=near_models(schema))
+        return found.input
     models = await fetch_models(**filters)
     if not models:
         note("no model matches; --categories shows the categories there are")
     return count_categories(models) if categories else models
+
+
+# Schemas: what fal says that a model takes
+
+
+class ModelSchema(SimpleNamespace):
+    """A model's input as JSON Schema, its references resolved; None if fal does not tell."""
+
+    input: dict[str, Any] | None = None
+    state = "none"  # or fresh, or stale: kept from a day or more ago
+    deprecated = False
+    streams = False
+
+
+async def fetch_schema(model: str) -> ModelSchema:
+    """What the model takes, from a copy of at most a day, from fal, or else from an older copy."""
+    kept, age = read_kept(model)
+    if kept is not None and 0 <= age < 86400:
+        return schema_of(kept, model, "fresh")
+    row = None
+    with contextlib.suppress(Exception):  # whatever fails, the user's request goes on without
+        params = {"endpoint_id": model, "expand": "openapi-3.0"}
+        async with httpx.AsyncClient(timeout=10) as client:
+            answer = (await client.get(MODELS_URL, params=params)).raise_for_status().json()
+        row = next(row for row in answer["models"] if row["endpoint_id"] == model)
+    found = schema_of(row, model, "fresh")
+    if found.input is None:
+        return schema_of(kept, model, "stale")
+    keep(model, row)
+    return found
+
+
+def schema_of(row: Any, model: str, state: str) -> ModelSchema:
+    """The input is the body of the document's POST on the endpoint, never a guess by name."""
+    with contextlib.suppress(Exception):  # a document may be anything
+        document = row["openapi"]
+        body = document["paths"][f"/{model}"]["post"]["requestBody"]["content"]
+        schema = resolve(body["application/json"]["schema"], document)
+        facts = metadata(row)
+        if isinstance(schema["properties"], dict):
+            return ModelSchema(
+                input=schema,
+                state=state,
+                deprecated=facts.get("status") == "deprecated",
+                streams=bool(facts.get("stream_url")),
+            )
+    return ModelSchema()
+
+
+def resolve(node: Any, document: dict[str, Any], seen: tuple[str, ...] = ()) -> Any:
+    """The node with its references replaced; one that leads back to itself allows anything."""
+    if isinstance(node, list):
+        return [resolve(item, document, seen) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if isinstance(name := node.get("$ref"), str):
+        if name in seen:
+            return {}
+        target: Any = document
+        for part in name.removeprefix("#/").split("/"):
+            target = target[part]
+        beside = {key: value for key, value in node.items() if key != "$ref"}
+        return resolve({**target, **beside}, document, (*seen, name))
+    return {key: resolve(value, document, seen) for key, value in node.items()}
+
+
+def cache_file(model: str) -> str:
+    """Where the model's document is kept: in the user's cache folder."""
+    places = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~")}
+    place = os.environ.get("XDG_CACHE_HOME") or places.get(sys.platform, "~/.cache")
+    return os.path.join(os.path.expanduser(place), "fal-skill", model.replace("/", "~") + ".json")
+
+
+def read_kept(model: str) -> tuple[Any, float]:
+    """The copy of a model's row and its age in seconds; None if there is none of use."""
+    with contextlib.suppress(Exception):  # torn, foreign or unreadable
+        path = cache_file(model)
+        with open(path, encoding="utf-8") as file:
+            row = json.load(file)
+        if row["endpoint_id"] == model:
+            return row, time.time() - os.path.getmtime(path)
+    return None, 0.0
+
+
+def keep(model: str, row: Any) -> None:
+    """Write the copy whole or not at all; a home that cannot be written to is no problem."""
+    with contextlib.suppress(OSError):
+        path = cache_file(model)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        part = f"{path}.{os.urandom(4).hex()}"
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump(row, file)
+        os.replace(part, path)
+
+
+# Fitting: from what the user asked to what the model's own schema takes
+
+# The names that models give to what a flag sets; the first that the model has is used.
+NAMES = {
+    "prompt": ("prompt",),
+    "negative_prompt": ("negative_prompt",),
+    "num_images": ("num_images",),
+    "seed": ("seed",),
+    "guidance_scale": ("guidance_scale", "cfg_scale", "guidance"),
+    "num_inference_steps": ("num_inference_steps", "steps_num", "num_steps", "steps"),
+}
+FIRST_IMAGE = (
+    *("image_url", "start_image_url", "first_frame_url"),
+    *("first_frame_image_url", "first_image_url", "input_image_url"),
+)
+LAST_IMAGE = (
+    *("end_image_url", "tail_image_url", "last_frame_url"),
+    *("last_frame_image_url", "last_image_url"),
+)
+IMAGE_LISTS = ("image_urls", "input_image_urls", "reference_image_urls")
+SIZES = ("image_size", "video_size")
+LENGTHS = ("duration", "duration_seconds", "seconds")
+FRAMES = ("num_frames", "frames_per_second", "fps", "frame_rate", "export_fps")
+PRESETS = {  # fal's names for sizes, in pixels
+    "square_hd": (1024, 1024),
+    "square": (512, 512),
+    "portrait_4_3": (768, 1024),
+    "portrait_16_9": (576, 1024),
+    "landscape_4_3": (1024, 768),
+    "landscape_16_9": (1024, 576),
+}
+
+
+class Fit:
+    """The arguments for a model, built up from what the user asked; it knows no model by name.
+
+    `notes` tell what became something else; `problems` are {"field", "message", "type"} each.
+    """
+
+    def __init__(self, schema: dict[str, Any], strict: bool = False) -> None:
+        self.fields: dict[str, Any] = schema.get("properties", {})
+        self.required: list[str] = schema.get("required", [])
+        self.schema, self.strict = schema, strict
+        self.arguments: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.problems: list[dict[str, Any]] = []
+
+    def first(self, names: Iterable[str]) -> str | None:
+        """The first of the names that the model has."""
+        return next((name for name in names if name in self.fields), None)
+
+    def refuse(self, field: str, message: str, type: str) -> None:
+        self.problems.append({"field": field, "message": message, "type": type})
+
+    def lacks(self, flag: str, why: str = "") -> None:
+        """Leave out what the model has not; unknown fields are ignored by fal, and billed."""
+        if self.strict:
+            self.refuse(flag, f"the model has no such argument{why}", "unknown_field")
+        else:
+            self.notes.append(f"the model has no {flag}: it is not sent{why}")
+
+
+def fit(asked: Mapping[str, Any], schema: dict[str, Any], strict: bool = False) -> Fit:
+    """Arguments, notes and problems for what the flags asked; pure, and the same every time."""
+    it, rest = Fit(schema, strict), dict(asked)
+    extra = rest.pop("extra_json", {})
+    fit_size(it, rest.pop("width", None), rest.pop("height", None))
+    fit_images(it, as_list(rest.pop("image_url", [])))
+    fit_length(it, rest.pop("duration", None))
+    for flag, value in rest.items():
+        name = it.first(NAMES[flag])
+        if name is None:
+            it.lacks(flag)
+        elif name not in extra:
+            it.arguments[name] = value
+    for name in extra.keys() - it.fields.keys():
+        near = did_you_mean(name, it.fields) or "fal ignores what a model does not know."
+        it.notes.append(f"the model has no {name}: it is sent all the same. {near}")
+    it.arguments |= extra
+    if (
+        "prompt" in it.required
+        and "prompt" not in it.arguments
+        and not check("", it.fields["prompt"])
+    ):
+        it.arguments["prompt"] = ""
+        it.notes.append("the model requires a prompt: an empty one is sent")
+    it.problems += check(it.arguments, {**schema, "type": "object"})
+    return it
+
+
+def fit_images(it: Fit, sources: list[str]) -> None:
+    """The first picture starts the clip, the second ends it; a list takes all of them."""
+    singles = [name for name in (it.first(FIRST_IMAGE), it.first(LAST_IMAGE)) if name]
+    many = it.first(IMAGE_LISTS)
+    if len(sources) <= len(singles) and it.first(FIRST_IMAGE):
+        it.arguments |= dict(zip(singles, sources, strict=False))
+    elif many:
+        it.arguments[many] = sources
+    elif singles:
+        it.refuse(singles[0], f"takes {len(singles)} image(s), not {len(sources)}", "too_long")
+    elif sources:
+        it.lacks("image_url")
+
+
+def fit_length(it: Fit, seconds: float | None) -> None:
+    """Seconds in the model's own type: "5", "8s", 5 or 5.0."""
+    name = it.first(LENGTHS)
+    if seconds is None:
+        return
+    if name is None:
+        frames = [f"{name} ({span(it.fields[name])})" for name in FRAMES if name in it.fields]
+        return it.lacks(
+            "duration", f"; use --extra-json with {', '.join(frames)}" if frames else ""
+        )
+    offered = offers(it.fields[name])
+    kinds = {option.get("type") for option in options(it.fields[name])}
+    whole = int(seconds) if seconds == int(seconds) else seconds
+    value = whole if kinds & {"integer", "number"} or offered else str(whole)
+    it.arguments[name] = next((one for one in offered if in_seconds(one) == seconds), value)
+
+
+def fit_size(it: Fit, width: int | None, height: int | None) -> None:
+    """Pixels as the model takes them: an object, a preset, a shape with a resolution, or bare."""
+    name, sides = it.first(SIZES), present(width=width, height=height)
+    if not sides:
+        return
+    if name and any("width" in option.get("properties", ()) for option in options(it.fields[name])):
+        it.arguments[name] = sides
+        if len(sides) == 1:
+            it.notes.append(f"one side is given: the other is the model's default for {name}")
+    elif it.fields.keys() & {"width", "height"}:
+        it.arguments |= {side: value for side, value in sides.items() if side in it.fields}
+        for side in sides.keys() - it.fields.keys():
+            it.lacks(side)
+    elif not (name or it.first(("aspect_ratio", "resolution"))):
+        it.lacks("size")
+    elif not (width and height):
+        it.refuse("size", "the model takes shapes: give both --width and --height", "missing")
+    else:
+        fit_shape(it, width, height)
+
+
+def fit_shape(it: Fit, width: int, height: int) -> None:
+    """The nearest preset; or the nearest aspect_ratio and the nearest resolution."""
+    became, exact = {}, True
+    for name in (*SIZES, "aspect_ratio", "resolution"):
+        measure = resolution_of if name == "resolution" else shape_of
+        measured = {one: measure(one, width, height) for one in offers(it.fields.get(name, {}))}
+        fits = {one: distance for one, distance in measured.items() if distance is not None}
+        if fits:
+            best = min(fits, key=lambda one: fits[one])
+            became[name], exact = best, exact and max(fits[best]) < 0.001
+        elif name == "aspect_ratio" and name in it.fields and not measured:  # any text
+            became[name] = f"{width}x{height}"
+    it.arguments |= became
+    if not became:
+        it.lacks("size")
+    elif not exact or set(became) == {"resolution"}:
+        shown = " and ".join(f"{name} {value}" for name, value in became.items())
+        it.notes.append(f"{width}x{height} becomes {shown}")
+
+
+def shape_of(label: Any, width: int, height: int) -> tuple[float, float] | None:
+    """How far "16:9", "1024x768" or a preset is from the size, in shape and in pixels."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([:x*]) ?(\d+(?:\.\d+)?)", str(label))
+    if not found and label not in PRESETS:
+        return None
+    wide, tall = (float(found[1]), float(found[3])) if found else PRESETS[label]
+    ratio = wide / tall * height / width
+    pixels = 1.0 if found and found[2] == ":" else wide * tall / (width * height)
+    return abs(math.log(ratio)), abs(math.log(pixels))
+
+
+def resolution_of(label: Any, width: int, height: int) -> tuple[float, ...] | None:
+    """How far "720p" (short side), "2K" (times 1024²) or "4MP" is from the size."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(p|k|mp)", str(label).lower())
+    if not found:
+        return None
+    asked = {
+        "p": min(width, height),
+        "k": math.sqrt(width * height) / 1024,
+        "mp": width * height / 1e6,
+    }
+    return (abs(math.log(float(found[1]) / asked[found[2]])),)
+
+
+def options(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The alternatives that a schema leaves, or itself."""
+    return schema.get("anyOf") or schema.get("oneOf") or [dict(schema)]
+
+
+def offers(schema: Mapping[str, Any]) -> list[Any]:
+    """The values that a field offers; none if it takes a range, or any text."""
+    return [one for option in options(schema) for one in option.get("enum") or consts(option)]
+
+
+def consts(schema: Mapping[str, Any]) -> list[Any]:
+    return [schema["const"]] if "const" in schema else []
+
+
+def in_seconds(label: Any) -> float | None:
+    """5, "5" or "5s" as seconds; None for "auto" and the like."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?s?", str(label))
+    return float(found[1]) if found else None
+
+
+def span(schema: Mapping[str, Any]) -> str:
+    """The limits of a number, as far as the schema tells."""
+    bounds = [option for option in options(schema) if "minimum" in option or "maximum" in option]
+    return (
+        f"{bounds[0].get('minimum', '')}..{bounds[0].get('maximum', '')}" if bounds else "a number"
+    )
+
+
+def check(value: Any, schema: Mapping[str, Any], field: str = "") -> list[dict[str, Any]]:
+    """What fal's pydantic would find wrong with a value: {"field", "message", "type"} each."""
+    if "anyOf" in schema or "oneOf" in schema:
+        found = [check(value, option, field) for option in options(schema)]
+        return min(found, key=lambda one: (bool(one) and one[0]["type"] == "wrong_type", len(one)))
+    offered, kind = schema.get("enum") or consts(schema), schema.get("type", "any")
+    if offered and not any(same(value, one) for one in offered):
+        shown = ", ".join(json.dumps(one) for one in offered)
+        near = did_you_mean(str(value), map(str, offered)) or ""
+        return [problem(field, value, f"not one of {shown}. {near}".strip(), "literal_error")]
+    if not TYPES.get(kind, is_anything)(value):
+        return [problem(field, value, f"not {kind}", "wrong_type")]
+    problems = [
+        problem(field, value, f"{says} {schema[name]}", name)
+        for name, (measure, holds, says) in LIMITS.items()
+        if name in schema and (size := measure(value)) is not None
+        if not holds(size, schema[name])
+    ]
+    if isinstance(value, dict):
+        missing = [name for name in schema.get("required", ()) if name not in value]
+        problems += [problem(dotted(field, name), None, "required", "missing") for name in missing]
+        known = schema.get("properties", {})
+        parts = [(name, item, known[name]) for name, item in value.items() if name in known]
+    else:
+        items = value if isinstance(value, list) else []
+        parts = [(index, item, schema.get("items", {})) for index, item in enumerate(items)]
+    return problems + [
+        bad for name, item, part in parts for bad in check(item, part, dotted(field, name))
+    ]
+
+
+def same(value: Any, offered: Any) -> bool:
+    """5 and 5.0 are the same to pydantic, 5 and "5" are not, nor are 1 and True."""
+    return bool(value == offered) and type(value) in {int: (int, float), float: (int, float)}.get(
+        type(offered), (type(offered),)
+    )
+
+
+def problem(field: str, value: Any, message: str, type: str) -> dict[str, Any]:
+    given = "" if value is None else f"{json.dumps(value, ensure_ascii=False)[:80]} is "
+    return {"field": field, "message": given + message, "type": type}
+
+
+def dotted(field: str, name: Any) -> str:
+    return f"{field}.{name}" if field else str(name)
+
+
+def as_number(value: Any) -> float | None:
+    """A number, or the text of one, which pydantic takes for a number too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    with contextlib.suppress(ValueError):
+        return float(value)
+    return None
+
+
+def length_of(kind: Any, value: Any) -> int | None:
+    return len(value) if isinstance(value, kind) else None
+
+
+def is_anything(value: Any) -> bool:
+    return True
+
+
+TYPES: dict[str, Callable[[Any], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "integer": lambda value: (
+        (as_number(value) or 0.0).is_integer() and as_number(value) is not None
+    ),
+    "number": lambda value: as_number(value) is not None,
+    "boolean": lambda value: isinstance(value, bool),
+    "array": lambda value: isinstance(value, list),
+    "object": lambda value: isinstance(value, dict),
+    "null": lambda value: value is None,
+}
+
+
+LIMITS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], bool], str]] = {
+    "minimum": (as_number, operator.ge, "below"),
+    "maximum": (as_number, operator.le, "above"),
+    "exclusiveMinimum": (as_number, operator.gt, "not above"),
+    "exclusiveMaximum": (as_number, operator.lt, "not below"),
+    "minLength": (partial(length_of, str), operator.ge, "shorter than"),
+    "maxLength": (partial(length_of, str), operator.le, "longer than"),
+    "minItems": (partial(length_of, list), operator.ge, "fewer items than"),
+    "maxItems": (partial(length_of, list), operator.le, "more items than"),
+}
 
 
 # Files
@@ -1430,8 +1989,8 @@ def read_bytes(path: str) -> bytes:
 
 
 async def _maybe_upload(source: str) -> str:
-    """A URL for a picture: a local one is uploaded, anything else is a URL already."""
-    path = picture(source)
+    """A URL for a media file: a local one is uploaded, anything else is a URL already."""
+    path = media_file(source)
     if is_remote(path):
         return path
     data = read_bytes(path)
@@ -1457,12 +2016,16 @@ class Uploads:
             self._under_way[key] = asyncio.ensure_future(_maybe_upload(source))
         return await asyncio.shield(self._under_way[key])
 
-    async def replace(self, arguments: Arguments) -> dict[str, Any]:
-        """The arguments with a URL for the starting image."""
-        source = arguments.get("image_url")
-        if isinstance(source, str):
-            return {**arguments, "image_url": await self.url(source)}
-        return {**arguments}
+    async def replace(self, value: Any, field: str = "") -> Any:
+        """The value with a URL in place of each local file that a *_url or *_urls field names."""
+        if isinstance(value, Mapping):
+            done = await asyncio.gather(*(self.replace(item, name) for name, item in value.items()))
+            return dict(zip(value, done, strict=True))
+        if isinstance(value, (list, tuple)):
+            return await asyncio.gather(*(self.replace(item, field) for item in value))
+        if isinstance(value, str) and value and field.endswith(("_url", "_urls")):
+            return await self.url(value)
+        return value
 
 
 def open_image(file: str, format: str) -> tuple[Image.Image, str]:
@@ -2195,7 +2758,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def conclude(exc: BaseException) -> int:
     """Print what was paid for all the same, then why it failed; returns the exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to say takes no time
     failure = explain(exc)
     if failure is None:
         console.quiet = False
