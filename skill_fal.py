@@ -972,9 +972,22 @@ class Request:
             it.notes.append("fal does not list the model among those that stream")
         if it.problems:
             message = "; ".join(f"{one['field']}: {one['message']}" for one in it.problems)
-            hint = "list-models --schema ENDPOINT shows what the model takes."
-            raise Failure("invalid_arguments", message, Exit.USAGE, details=it.problems, hint=hint)
+            raise Failure("invalid_arguments", message, Exit.USAGE, details=it.problems)
+        for source in media_fields(it.arguments):
+            media_file(source)
         return it
+
+
+def media_fields(value: Any, field: str = "") -> Iterator[str]:
+    """What the *_url and *_urls fields of arguments name, at any depth."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from media_fields(item, name)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from media_fields(item, field)
+    elif isinstance(value, str) and value and field.endswith(("_url", "_urls")):
+        yield value
 
 
 async def prepared(
@@ -1764,7 +1777,7 @@ def fit_length(it: Fit, seconds: float | None) -> None:
     if seconds is None:
         return
     if name is None:
-        frames = [f"{name} ({span(it.fields[name])})" for name in FRAMES if name in it.fields]
+        frames = [f"{name} {span(it.fields[name])}" for name in FRAMES if name in it.fields]
         return it.lacks(
             "duration", f"; use --extra-json with {', '.join(frames)}" if frames else ""
         )
@@ -1863,9 +1876,7 @@ def in_seconds(label: Any) -> float | None:
 def span(schema: Mapping[str, Any]) -> str:
     """The limits of a number, as far as the schema tells."""
     bounds = [option for option in options(schema) if "minimum" in option or "maximum" in option]
-    return (
-        f"{bounds[0].get('minimum', '')}..{bounds[0].get('maximum', '')}" if bounds else "a number"
-    )
+    return f"{bounds[0].get('minimum', '')}..{bounds[0].get('maximum', '')}" if bounds else ""
 
 
 def check(value: Any, schema: Mapping[str, Any], field: str = "") -> list[dict[str, Any]]:
@@ -1876,8 +1887,8 @@ def check(value: Any, schema: Mapping[str, Any], field: str = "") -> list[dict[s
     offered, kind = schema.get("enum") or consts(schema), schema.get("type", "any")
     if offered and not any(same(value, one) for one in offered):
         shown = ", ".join(json.dumps(one) for one in offered)
-        near = did_you_mean(str(value), map(str, offered)) or ""
-        return [problem(field, value, f"not one of {shown}. {near}".strip(), "literal_error")]
+        message = f"not one of {shown}; the closest is {json.dumps(closest(value, offered))}"
+        return [problem(field, value, message, "literal_error")]
     if not TYPES.get(kind, is_anything)(value):
         return [problem(field, value, f"not {kind}", "wrong_type")]
     problems = [
@@ -1897,6 +1908,15 @@ def check(value: Any, schema: Mapping[str, Any], field: str = "") -> list[dict[s
     return problems + [
         bad for name, item, part in parts for bad in check(item, part, dotted(field, name))
     ]
+
+
+def closest(value: Any, offered: list[Any]) -> Any:
+    """The nearest number, or the likest word."""
+    numbers = {one: in_seconds(one) for one in offered}
+    near = [one for one in offered if numbers[one] is not None]
+    if near and (wanted := in_seconds(value)) is not None:
+        return min(near, key=lambda one: abs(numbers[one] - wanted))  # type: ignore[operator]
+    return max(offered, key=lambda one: difflib.SequenceMatcher(None, str(one), str(value)).ratio())
 
 
 def same(value: Any, offered: Any) -> bool:
@@ -2408,6 +2428,8 @@ def advice(failure: Failure) -> str | None:
         return "Check --model and --request-id; fal keeps results for a limited time."
     if failure.status == 404 and failure.model:
         return near_models(failure.model)
+    if failure.type == "invalid_arguments" and failure.exit == Exit.USAGE:
+        return f"What the model takes: {command_line('list-models', '--schema', failure.model)}"
     if failure.status == 422 and failure.model:
         return f"The model's arguments are described at https://fal.ai/models/{failure.model}/api"
     if failure.exit not in (Exit.NETWORK, *GIVEN_UP) or not failure.model:
@@ -2420,7 +2442,7 @@ def advice(failure: Failure) -> str | None:
     return None
 
 
-def command_line(*words: str) -> str:
+def command_line(*words: Any) -> str:
     """A command that can be pasted into the shell that this one was started from."""
     return shlex.join([sys.executable, sys.argv[0], *map(str, words)])
 

@@ -87,7 +87,7 @@ python skill_fal.py batch-t2i \
   --width 512 --height 512
 python skill_fal.py batch-i2v \
   --model fal-ai/runway-gen3/turbo/image-to-video \
-  --image-urls "https://example.com/a.png" "https://example.com/b.png" --prompt "Pan"
+  --image-urls "https://example.com/a.png" "https://example.com/b.png"
 python skill_fal.py list-models --categories
 python skill_fal.py list-models --category text-to-image
 python skill_fal.py list-models --category image-to-video

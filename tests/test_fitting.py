@@ -1,0 +1,463 @@
+"""Arguments that the model really takes: from the flags and the model's own schema."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import Cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sandbox import Reply, Sandbox
+
+import skill_fal
+from skill_fal import fit
+
+FLUX = "fal-ai/flux/dev"
+KLING = "fal-ai/kling-video/v2/master/image-to-video"
+KLING_3 = "fal-ai/kling-video/v3/pro/image-to-video"
+VEO = "fal-ai/veo3.1/image-to-video"
+FRAMES = "fal-ai/veo3.1/first-last-frame-to-video"
+SORA = "fal-ai/sora-2/image-to-video"
+WAN = "fal-ai/wan/v2.2-a14b/image-to-video"
+AURORA = "fal-ai/creatify/aurora"
+BANANA = "fal-ai/nano-banana-2"
+FOOOCUS = "fal-ai/fooocus"
+A, B = "https://example.com/a.png", "https://example.com/b.png"
+
+
+def dry(cli: Cli, command: str, model: str, *argv: str) -> Any:
+    """The request that a command would send."""
+    done = cli(command, "--model", model, *argv, "--dry-run")
+    assert (done.status, done.stderr) == (0, ""), done.stderr
+    return done.json
+
+
+def i2v(cli: Cli, model: str, *argv: str) -> Any:
+    return dry(cli, "submit-i2v", model, "--image-url", A, "--prompt", "It rains", *argv)
+
+
+def t2i(cli: Cli, model: str, *argv: str) -> Any:
+    return dry(cli, "submit-t2i", model, "--prompt", "A cat at sea", *argv)
+
+
+# Each thing in the model's own words
+
+
+@pytest.mark.parametrize(
+    ("model", "argv", "sent", "noted"),
+    [
+        (
+            FLUX,
+            ("--width", "640", "--height", "480"),
+            {"image_size": {"width": 640, "height": 480}},
+            "",
+        ),
+        (FLUX, ("--width", "640"), {"image_size": {"width": 640}}, "one side"),
+        (
+            BANANA,
+            ("--width", "1024", "--height", "1024"),
+            {"aspect_ratio": "1:1", "resolution": "1K"},
+            "",
+        ),
+        (
+            BANANA,
+            ("--width", "3000", "--height", "2000"),
+            {"aspect_ratio": "3:2", "resolution": "2K"},
+            "3000x2000 becomes aspect_ratio 3:2 and resolution 2K",
+        ),
+        (FOOOCUS, ("--width", "800", "--height", "600"), {"aspect_ratio": "800x600"}, ""),
+        (FLUX, ("--seed", "0", "--num-images", "2"), {"seed": 0, "num_images": 2}, ""),
+        (FLUX, ("--negative-prompt", "dogs"), {}, "the model has no negative_prompt"),
+        (
+            FLUX,
+            ("--extra-json", '{"shceduler": 1}'),
+            {"shceduler": 1},
+            "the model has no shceduler",
+        ),
+        (FLUX, ("--extra-json", '{"num_image": 1}'), {"num_image": 1}, "Did you mean num_images"),
+    ],
+)
+def test_images(
+    cli: Cli, model: str, argv: tuple[str, ...], sent: dict[str, Any], noted: str
+) -> None:
+    request = t2i(cli, model, *argv)
+    assert request["arguments"] == {"prompt": "A cat at sea", **sent}
+    assert noted in "\n".join(request["notes"])
+    assert bool(noted) == bool(request["notes"])
+
+
+@pytest.mark.parametrize(
+    ("model", "argv", "sent", "noted"),
+    [
+        (KLING, ("--duration", "5.0"), {"image_url": A, "duration": "5"}, ""),
+        (KLING, ("--guidance-scale", "0.5"), {"image_url": A, "cfg_scale": 0.5}, ""),
+        (VEO, ("--duration", "8"), {"image_url": A, "duration": "8s"}, ""),
+        (SORA, ("--duration", "4.0"), {"image_url": A, "duration": 4}, ""),
+        (WAN, ("--duration", "5"), {"image_url": A}, "num_frames 17..161"),
+        (KLING_3, (), {"start_image_url": A}, ""),
+        (KLING_3, ("--image-url", B), {"start_image_url": A, "end_image_url": B}, ""),
+        (FRAMES, ("--image-url", B), {"first_frame_url": A, "last_frame_url": B}, ""),
+    ],
+)
+def test_videos(
+    cli: Cli, model: str, argv: tuple[str, ...], sent: dict[str, Any], noted: str
+) -> None:
+    request = i2v(cli, model, *argv)
+    assert request["arguments"] == {"prompt": "It rains", **sent}
+    assert noted in "\n".join(request["notes"])
+    assert bool(noted) == bool(request["notes"])
+
+
+def test_no_prompt_is_an_empty_one_where_the_model_insists(fal: Sandbox, cli: Cli) -> None:
+    done = cli("submit-i2v", "--model", KLING, "--image-url", A)
+    assert done.status == 0
+    assert done.stderr == "note: the model requires a prompt: an empty one is sent\n"
+    assert [job.arguments for job in fal.jobs.values()] == [{"image_url": A, "prompt": ""}]
+
+
+# Problems, all at once and before anything is sent
+
+
+def test_all_problems_are_told_together(fal: Sandbox, cli: Cli, photo: Path) -> None:
+    flags = ("--image-url", "photo.jpg", "--duration", "7", "--guidance-scale", "9")
+    done = cli("submit-i2v", "--model", KLING, *flags, "--prompt", "Rain")
+    assert (done.status, done.stdout, done.error["type"]) == (2, "", "invalid_arguments")
+    assert {detail["field"]: detail["message"] for detail in done.error["details"]} == {
+        "duration": '7 is not one of "5", "10"; the closest is "5"',
+        "cfg_scale": "9 is above 1",
+    }
+    assert all(set(detail) == {"field", "message", "type"} for detail in done.error["details"])
+    assert f"list-models --schema {KLING}" in done.error["hint"]
+    assert (fal.uploads, fal.jobs) == ([], {})
+
+
+def test_missing_fields_are_named_and_may_come_as_extra(
+    fal: Sandbox, cli: Cli, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "voice.mp3").write_bytes(b"ID3\x04 not much of a song")
+    argv = ("submit-i2v", "--model", AURORA, "--image-url", "photo.jpg")
+    done = cli(*argv)
+    assert (done.status, [d["field"] for d in done.error["details"]]) == (2, ["audio_url"])
+    assert fal.uploads == []
+    assert cli(*argv, "--extra-json", '{"audio_url": "voice.mp3"}').status == 0
+    urls = {upload.content_type: upload.url for upload in fal.uploads}
+    (job,) = fal.jobs.values()
+    assert job.arguments["image_url"] == urls["image/jpeg"]
+    assert job.arguments["audio_url"] == urls["audio/mpeg"]
+
+
+def test_a_secret_is_no_audio_track(fal: Sandbox, cli: Cli, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "id_rsa.mp3").write_text("-----BEGIN EXAMPLE KEY-----\n")
+    argv = ("--image-url", "photo.jpg", "--extra-json", '{"audio_url": "id_rsa.mp3"}')
+    done = cli("submit-i2v", "--model", AURORA, *argv)
+    assert (done.status, done.error["message"]) == (2, "not a media file: id_rsa.mp3")
+    assert (fal.uploads, fal.jobs) == ([], {})
+
+
+def test_strict_fails_on_what_the_model_has_not(fal: Sandbox, cli: Cli) -> None:
+    flags = ("--prompt", "A cat", "--negative-prompt", "dogs", "--strict")
+    done = cli("submit-t2i", "--model", FLUX, *flags)
+    assert (done.status, fal.jobs) == (2, {})
+    assert done.error["details"] == [
+        {
+            "field": "negative_prompt",
+            "message": "the model has no such argument",
+            "type": "unknown_field",
+        }
+    ]
+
+
+def test_a_batch_with_one_bad_job_sends_none(fal: Sandbox, cli: Cli) -> None:
+    done = cli("batch-t2i", "--model", BANANA, "--prompts", "A cat at sea", "A")
+    assert (done.status, done.stdout, fal.jobs) == (2, "", {})
+
+
+def test_warnings_before_money_is_spent(fal: Sandbox, cli: Cli) -> None:
+    model = "fal-ai/runway-gen3/turbo/image-to-video"
+    fal.on("POST", "fal.run", "*", Reply(404, json={"detail": "Path /stream not found"}))
+    done = cli("stream-i2v", "--model", model, "--image-url", A, "--prompt", "Rain")
+    assert "note: fal calls the model deprecated" in done.stderr
+    assert "note: fal does not list the model among those that stream" in done.stderr
+
+
+# --dry-run, --schema
+
+
+def test_dry_run_sends_nothing(fal: Sandbox, cli: Cli, photo: Path) -> None:
+    flags = ("--image-url", "photo.jpg", "--duration", "5", "--priority", "low", "--hint", "h")
+    argv = ("--model", KLING, *flags, "--webhook-url", "https://example.com/?a=b", "--dry-run")
+    done = cli("submit-i2v", *argv, env={"FAL_KEY": ""})
+    assert done.json == {
+        "endpoint": KLING,
+        "url": f"https://queue.fal.run/{KLING}?fal_webhook=https%3A%2F%2Fexample.com%2F%3Fa%3Db",
+        "headers": {"X-Fal-Runner-Hint": "h", "X-Fal-Queue-Priority": "low"},
+        "arguments": {"image_url": "photo.jpg", "duration": "5", "prompt": ""},
+        "notes": ["the model requires a prompt: an empty one is sent"],
+        "schema": "fresh",
+    }
+    assert (fal.uploads, fal.jobs) == ([], {})
+    assert [request.host for request in fal.requests] == ["api.fal.ai"]
+
+
+@pytest.mark.parametrize(
+    ("command", "url"),
+    [
+        ("submit-t2i", f"https://queue.fal.run/{FLUX}"),
+        ("subscribe-t2i", f"https://queue.fal.run/{FLUX}"),
+        ("run-t2i", f"https://fal.run/{FLUX}"),
+        ("stream-t2i", f"https://fal.run/{FLUX}/stream"),
+    ],
+)
+def test_dry_run_of_each_command(cli: Cli, command: str, url: str) -> None:
+    assert dry(cli, command, FLUX, "--prompt", "A cat")["url"] == url
+
+
+def test_dry_run_of_a_batch(fal: Sandbox, cli: Cli) -> None:
+    done = cli("batch-t2i", "--model", FLUX, "--prompts", "A cat", "A dog", "--dry-run")
+    assert [line["arguments"]["prompt"] for line in done.lines] == ["A cat", "A dog"]
+    assert fal.jobs == {}
+
+
+def test_dry_run_with_problems(fal: Sandbox, cli: Cli) -> None:
+    done = cli("run-t2i", "--model", FLUX, "--prompt", "A", "--num-images", "9", "--dry-run")
+    assert (done.status, done.stdout) == (2, "")
+    assert [detail["field"] for detail in done.error["details"]] == ["num_images"]
+
+
+def test_list_models_schema(fal: Sandbox, cli: Cli) -> None:
+    done = cli("list-models", "--schema", VEO, env={"FAL_KEY": ""})
+    fields = {line.split("\t")[0]: line.split("\t") for line in done.stdout.splitlines()}
+    assert fields["image_url"][1:3] == ["string", "required"]
+    assert fields["duration"][1:4] == ["string", 'default "8s"', '"4s", "6s", "8s"']
+    assert all(len(columns) == 5 for columns in fields.values())
+    schema = cli("list-models", "--schema", VEO, "--json").json
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert "$ref" not in json.dumps(schema)
+    assert set(schema["properties"]) == set(fields)
+
+
+def test_the_schema_of_no_model(cli: Cli) -> None:
+    done = cli("list-models", "--schema", "fal-ai/flux/devv")
+    assert (done.status, done.stdout, done.error["type"]) == (1, "", "not_found")
+    assert "Did you mean fal-ai/flux/dev" in done.error["hint"]
+
+
+# The cache
+
+
+def look_ups(fal: Sandbox) -> int:
+    return len([request for request in fal.requests if "expand" in request.query])
+
+
+def kept(tmp_path: Path) -> Path:
+    (path,) = (tmp_path / ".cache/fal-skill").iterdir()
+    return path
+
+
+def submit(cli: Cli, **env: str) -> str:
+    """What stderr says of a submission that must succeed."""
+    done = cli("submit-t2i", "--model", FLUX, "--prompt", "A cat", env=env)
+    assert done.status == 0
+    return done.stderr
+
+
+def test_a_cold_cache_costs_one_request_and_a_warm_one_none(fal: Sandbox, cli: Cli) -> None:
+    assert [submit(cli), submit(cli), submit(cli)] == ["", "", ""]
+    assert (look_ups(fal), len(fal.requests)) == (1, 4)
+
+
+def test_no_schema_looks_nothing_up(fal: Sandbox, cli: Cli) -> None:
+    argv = ("--model", FLUX, "--prompt", "A cat", "--negative-prompt", "dogs", "--no-schema")
+    assert cli("submit-t2i", *argv).stderr == ""
+    assert look_ups(fal) == 0
+    assert [job.arguments["negative_prompt"] for job in fal.jobs.values()] == ["dogs"]
+
+
+def test_a_copy_is_good_for_a_day(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    submit(cli)
+    for age in (86000, 87000, -5000):  # seconds; the last is from a clock that was put back
+        stat = kept(tmp_path).stat()
+        os.utime(kept(tmp_path), (stat.st_atime, stat.st_mtime - age))
+        submit(cli)
+    assert look_ups(fal) == 3
+
+
+NOT_HAD = "note: fal did not tell the model's arguments: they were not checked\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Reply(500, json={"error": {"type": "server_error", "message": "Oh no"}}),
+        Reply(200, json={"models": [], "next_cursor": None, "has_more": False}),
+        Reply(200, json={"models": [{"endpoint_id": FLUX, "openapi": {"paths": {}}}]}),
+        Reply(200, json={"models": [{"endpoint_id": FLUX, "openapi": {"error": {}}}]}),
+        Reply(200, json=[1]),
+        Reply(200, text="<html>"),
+    ],
+    ids=["500", "no such model", "no such path", "no document", "a list", "HTML"],
+)
+def test_generation_works_without_a_document(fal: Sandbox, cli: Cli, answer: Reply) -> None:
+    fal.on("GET", "api.fal.ai", "/v1/models", fal.always(answer))
+    assert submit(cli) == NOT_HAD
+    assert len(fal.jobs) == 1
+
+
+def test_generation_works_without_the_host(fal: Sandbox, cli: Cli) -> None:
+    fal.cut_off("api.fal.ai")
+    assert submit(cli) == NOT_HAD
+
+
+def test_an_old_copy_is_better_than_none(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    submit(cli)
+    os.utime(kept(tmp_path), (0, 0))
+    fal.cut_off("api.fal.ai")
+    assert submit(cli) == ""
+    assert t2i(cli, FLUX)["schema"] == "stale"
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"endpoint_id": "x"', "[]", '{"endpoint_id": "other/one"}']
+)
+def test_a_torn_or_foreign_copy_is_ignored(
+    fal: Sandbox, cli: Cli, tmp_path: Path, content: str
+) -> None:
+    submit(cli)
+    kept(tmp_path).write_text(content)
+    assert submit(cli) == ""
+    assert look_ups(fal) == 2
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_problem(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert submit(cli, XDG_CACHE_HOME=str(tmp_path / "file")) == ""
+
+
+# The pure step, over generated schemas and requests
+
+WORDS = st.text("abcxyz", min_size=1, max_size=6)
+SCHEMAS_OF_FIELDS = st.one_of(
+    st.just({"type": "string"}),
+    st.builds(lambda low: {"type": "string", "minLength": low}, st.integers(0, 4)),
+    st.builds(
+        lambda low, more: {"type": "integer", "minimum": low, "maximum": low + more},
+        st.integers(0, 20),
+        st.integers(0, 40),
+    ),
+    st.just({"anyOf": [{"type": "number"}, {"type": "null"}]}),
+    st.builds(
+        lambda values: {"type": "string", "enum": values},
+        st.lists(
+            st.sampled_from(["5", "8s", "10", "16:9", "1:1", "720p", "2K", "auto"]),
+            min_size=1,
+            unique=True,
+        ),
+    ),
+    st.just({"enum": [4, 8, 12], "type": "integer"}),
+    st.just({"type": "array", "items": {"type": "string"}, "maxItems": 3}),
+    st.just(
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {
+                        "width": {"type": "integer", "minimum": 64},
+                        "height": {"type": "integer", "minimum": 64},
+                    },
+                },
+                {"type": "string", "enum": ["square_hd", "landscape_16_9"]},
+            ]
+        }
+    ),
+)
+FIELDS = [
+    *("prompt", "negative_prompt", "num_images", "seed", "guidance_scale", "cfg_scale", "steps"),
+    *("num_inference_steps", "image_url", "start_image_url", "end_image_url", "image_urls"),
+    *("image_size", "video_size", "aspect_ratio", "resolution", "width", "height"),
+    *("duration", "num_frames", "scheduler"),
+]
+SCHEMAS = st.builds(
+    lambda fields, needed: {
+        "type": "object",
+        "properties": fields,
+        "required": [name for name in fields if name in needed],
+    },
+    st.dictionaries(st.sampled_from(FIELDS), SCHEMAS_OF_FIELDS),
+    st.sets(st.sampled_from(FIELDS), max_size=3),
+)
+REQUESTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt": WORDS,
+        "negative_prompt": WORDS,
+        "width": st.integers(1, 5000),
+        "height": st.integers(1, 5000),
+        "num_images": st.integers(1, 9),
+        "seed": st.integers(),
+        "guidance_scale": st.floats(0, 30),
+        "num_inference_steps": st.integers(1, 99),
+        "duration": st.sampled_from([4, 5, 5.0, 7.5, 8, 10]),
+        "image_url": st.lists(st.sampled_from([A, B]), min_size=1, max_size=4),
+        "extra_json": st.dictionaries(st.sampled_from([*FIELDS, "other"]), st.integers(0, 9)),
+    },
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(SCHEMAS, REQUESTS)
+def test_what_passes_validates_and_nothing_is_invented(
+    schema: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    before = json.dumps([schema, asked])
+    it = fit(asked, schema)
+    if not it.problems:
+        errors = list(jsonschema.Draft202012Validator(schema).iter_errors(it.arguments))
+        # pydantic takes the text of a number for a number, JSON Schema does not
+        assert not [error for error in errors if not isinstance(error.instance, str)]
+    extra = asked.get("extra_json", {})
+    assert set(it.arguments) <= set(schema["properties"]) | set(extra)
+    assert extra.items() <= it.arguments.items()
+    assert json.dumps([schema, asked]) == before
+    again = fit(asked, schema)
+    assert (again.arguments, again.notes, again.problems) == (it.arguments, it.notes, it.problems)
+
+
+# What --extra-json may overrule a flag with.
+TARGETS = {
+    **skill_fal.NAMES,
+    "image_url": (*skill_fal.FIRST_IMAGE, *skill_fal.LAST_IMAGE, *skill_fal.IMAGE_LISTS),
+    "duration": skill_fal.LENGTHS,
+    "size": (*skill_fal.SIZES, "aspect_ratio", "resolution", "width", "height"),
+}
+
+
+@settings(max_examples=400, deadline=None)
+@given(SCHEMAS, REQUESTS)
+def test_no_flag_is_lost_without_a_word(schema: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Leaving a flag out must change what is sent, what is noted, or what is refused."""
+    it = fit(asked, schema)
+    for flag in asked.keys() - {"extra_json"}:
+        about = {"width", "height"} if flag in ("width", "height") else {flag}
+        less = fit({name: value for name, value in asked.items() if name not in about}, schema)
+        if (less.arguments, less.notes, less.problems) == (it.arguments, it.notes, it.problems):
+            target = TARGETS["size" if len(about) == 2 else flag]
+            assert set(target) & set(asked["extra_json"]), flag
+
+
+@settings(max_examples=200, deadline=None)
+@given(SCHEMAS, REQUESTS)
+def test_strict_sends_no_less_and_notes_become_problems(
+    schema: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    loose, strict = fit(asked, schema), fit(asked, schema, strict=True)
+    assert loose.arguments == strict.arguments
+    dropped = [text for text in loose.notes if "is not sent" in text]
+    unknown = [one for one in strict.problems if one["type"] == "unknown_field"]
+    assert len(dropped) == len(unknown)
