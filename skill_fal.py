@@ -960,22 +960,23 @@ class Request:
 
     def fit(self, found: ModelSchema) -> Fit:
         """The arguments; raises a Failure that tells all problems at once."""
-        if found.input is None:
-            it = Fit({})
-            it.arguments = self.task.build(**self.asked)
-            if not self.no_schema:
-                it.notes.append("fal did not tell the model's arguments: they were not checked")
-            return it
-        it = fit(self.asked, found.input, self.strict)
+        it = self.unchecked() if found.input is None else fit(self.asked, found.input, self.strict)
         if found.deprecated:
             it.notes.append("fal calls the model deprecated")
-        if self.verb == "stream" and not found.streams:
+        if self.verb == "stream" and found.input and not found.streams:
             it.notes.append("fal does not list the model among those that stream")
         if it.problems:
             message = "; ".join(f"{one['field']}: {one['message']}" for one in it.problems)
             raise Failure("invalid_arguments", message, Exit.USAGE, details=it.problems)
         for source in media_fields(it.arguments):
             media_file(source)
+        return it
+
+    def unchecked(self) -> Fit:
+        it = Fit({})
+        it.arguments = self.task.build(**self.asked)
+        if not self.no_schema:
+            it.notes.append("fal did not tell the model's arguments: they were not checked")
         return it
 
 
@@ -1010,7 +1011,7 @@ async def plan(
     """What --dry-run shows: the request as it would be sent, but for the key and the uploads."""
     own = {flag.dest for flag in QUEUE}
     how = Delivery(**{name: value for name, value in options.items() if name in own})
-    found = await request.schema(model)
+    found = await request.schema(how.endpoint(model))
     it = request.fit(found)
     host = "fal.run" if request.verb in ("run", "stream") else "queue.fal.run"
     path = how.sub_path(model, "/stream" if request.verb == "stream" else "").lstrip("/")
@@ -1052,6 +1053,10 @@ class Delivery:
         values = {name: getattr(self, name) for name in names}
         return {QUEUE_HEADERS[name]: str(value) for name, value in present(**values).items()}
 
+    def endpoint(self, model: str) -> str:
+        """The endpoint that the path leads to, which has the schema."""
+        return f"{model}/{self.path.strip('/')}" if self.path else model
+
     def sub_path(self, model: str, default: str = "") -> str:
         """The path to add; /stream and /realtime are not added twice."""
         path = default if self.path is None else self.path
@@ -1071,7 +1076,7 @@ async def submit_job(
     async with fal_session(model, seconds=how.client_timeout) as job:
         handle = await fal_client.submit_async(
             model,
-            await prepared(model, arguments),
+            await prepared(how.endpoint(model), arguments),
             path=how.sub_path(model),
             hint=how.hint,
             webhook_url=webhook_url,
@@ -1108,7 +1113,7 @@ async def subscribe_job(
         try:
             response = await fal_client.subscribe_async(
                 model,
-                await prepared(model, arguments, uploads),
+                await prepared(how.endpoint(model), arguments, uploads),
                 path=how.sub_path(model),
                 hint=how.hint,
                 with_logs=True,
@@ -1151,7 +1156,7 @@ async def run_job(
     async with fal_session(model, seconds=how.client_timeout) as job:
         response = await fal_client.run_async(
             model,
-            await prepared(model, arguments),
+            await prepared(how.endpoint(model), arguments),
             path=how.sub_path(model),
             timeout=how.client_timeout,
             start_timeout=how.start_timeout,
@@ -1174,7 +1179,7 @@ async def stream_job(
     async with fal_session(model, seconds=how.client_timeout) as job:
         events: Any = fal_client.stream_async(
             model,
-            await prepared(model, arguments),
+            await prepared(how.endpoint(model), arguments),
             path=how.sub_path(model, "/stream"),
             timeout=how.client_timeout,
             headers=how.headers("hint", "priority", "start_timeout"),
@@ -1461,7 +1466,7 @@ async def run_batch(
 
     failed = 0
     async with fal_session(model, seconds=client_timeout):
-        found = await requests[0].schema(model)
+        found = await requests[0].schema(Delivery(**delivery).endpoint(model))
         fits = [request.fit(found) for request in requests]
         for text in dict.fromkeys(text for it in fits for text in it.notes):
             note(text)
@@ -1595,8 +1600,9 @@ async def fetch_schema(model: str) -> ModelSchema:
     row = None
     with contextlib.suppress(Exception):  # whatever fails, the user's request goes on without
         params = {"endpoint_id": model, "expand": "openapi-3.0"}
-        async with httpx.AsyncClient(timeout=10) as client:
-            answer = (await client.get(MODELS_URL, params=params)).raise_for_status().json()
+        async with httpx.AsyncClient() as client:
+            response = await asyncio.wait_for(client.get(MODELS_URL, params=params), 10)
+            answer = response.raise_for_status().json()
         row = next(row for row in answer["models"] if row["endpoint_id"] == model)
     found = schema_of(row, model, "fresh")
     if found.input is None:
@@ -1768,8 +1774,8 @@ def fit_images(it: Fit, sources: list[str]) -> None:
         it.arguments[many] = sources
     elif singles:
         it.refuse(singles[0], f"takes {len(singles)} image(s), not {len(sources)}", "too_long")
-    elif sources:
-        it.lacks("image_url")
+    elif sources:  # what is left of the request without them is not what was asked
+        it.refuse("image_url", "the model takes no image", "no_image")
 
 
 def fit_length(it: Fit, seconds: float | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import pytest
 from PIL import Image
 from sandbox import Sandbox
+from sandbox.scripting import Recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "skill_fal.py"
@@ -96,6 +97,17 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
     Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 30).convert("RGB").save(path)
     return path
+
+
+def is_look_up(request: Recorded) -> bool:
+    """Whether it asks for a model's schema, as is done before a generation."""
+    place = (request.method, request.host, request.path)
+    return place == ("GET", "api.fal.ai", "/v1/models") and "expand" in request.query
+
+
+def sent(fal: Sandbox) -> list[Recorded]:
+    """The requests to fal, but for the look-up of the model's schema."""
+    return [request for request in fal.requests if not is_look_up(request)]
 
 
 def paid(fal: Sandbox) -> list[str]:

@@ -172,6 +172,27 @@ def test_strict_fails_on_what_the_model_has_not(fal: Sandbox, cli: Cli) -> None:
     ]
 
 
+def test_a_path_leads_to_another_schema(cli: Cli) -> None:
+    request = t2i(cli, "fal-ai/flux", "--path", "dev", "--width", "640")
+    assert request["arguments"]["image_size"] == {"width": 640}
+    assert request["url"] == "https://queue.fal.run/fal-ai/flux/dev"
+
+
+def test_a_picture_is_not_dropped(fal: Sandbox, cli: Cli) -> None:
+    done = cli("submit-i2v", "--model", FLUX, "--image-url", A, "--prompt", "It rains")
+    assert (done.status, done.error["message"]) == (2, "image_url: the model takes no image")
+    assert fal.jobs == {}
+
+
+def test_a_batch_without_a_schema_refuses_bad_files_at_once(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("Not a picture.")
+    extra = ("--extra-json", '{"mask_url": "notes.txt"}', "--no-schema")
+    done = cli("batch-t2i", "--model", FLUX, "--prompts", "A", "B", *extra)
+    assert (done.status, done.stdout, done.error["type"]) == (2, "", "usage_error")
+
+
 def test_a_batch_with_one_bad_job_sends_none(fal: Sandbox, cli: Cli) -> None:
     done = cli("batch-t2i", "--model", BANANA, "--prompts", "A cat at sea", "A")
     assert (done.status, done.stdout, fal.jobs) == (2, "", {})

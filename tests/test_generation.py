@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Cli, paid
+from conftest import Cli, paid, sent
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox
 
@@ -36,14 +36,14 @@ def test_subscribe_prints_the_response_whole_and_unescaped(fal: Sandbox, cli: Cl
 def test_the_connection_goes_through_the_proxy(fal: Sandbox, cli: Cli) -> None:
     """A canary: without it every other test might be talking to someone else."""
     cli("submit-t2i", "--model", FLUX, "--prompt", "A cat")
-    assert fal.tunnels == ["queue.fal.run:443"]
+    assert fal.tunnels == ["api.fal.ai:443", "queue.fal.run:443"]
 
 
 def test_run_answers_without_the_queue(fal: Sandbox, cli: Cli) -> None:
     done = cli("run-t2i", "--model", FLUX, "--prompt", "A logo")
     assert (done.status, done.stderr) == (0, "")
     assert done.json["images"][0]["url"].startswith("https://")
-    assert [(r.method, r.host, r.path) for r in fal.requests] == [
+    assert [(r.method, r.host, r.path) for r in sent(fal)] == [
         ("POST", "fal.run", "/fal-ai/flux/dev")
     ]
 
@@ -53,19 +53,25 @@ def test_stream_prints_an_event_a_line(fal: Sandbox, cli: Cli) -> None:
     assert (done.status, done.stderr) == (0, "")
     assert len(done.lines) > 1
     assert done.lines[-1]["images"][0]["url"].startswith("https://")
-    assert [r.path for r in fal.requests] == ["/fal-ai/flux/dev/stream"]
+    assert [r.path for r in sent(fal)] == ["/fal-ai/flux/dev/stream"]
 
 
 def test_an_endpoint_that_ends_in_stream_does_not_get_it_twice(fal: Sandbox, cli: Cli) -> None:
     done = cli("stream-t2i", "--model", "fal-ai/flux-krea-lora/stream", "--prompt", "Art")
     assert done.status == 0
-    assert [r.path for r in fal.requests] == ["/fal-ai/flux-krea-lora/stream"]
+    assert [r.path for r in sent(fal)] == ["/fal-ai/flux-krea-lora/stream"]
 
 
-def test_a_flag_that_is_not_given_is_not_sent(fal: Sandbox, cli: Cli, photo: Path) -> None:
-    cli("submit-i2v", "--model", MINIMAX, "--image-url", "https://example.com/a.png")
+@pytest.mark.parametrize(
+    ("flags", "added"), [((), {"prompt": ""}), (("--no-schema",), {})], ids=["checked", "as it is"]
+)
+def test_a_flag_that_is_not_given_is_not_sent(
+    fal: Sandbox, cli: Cli, flags: tuple[str, ...], added: dict[str, str]
+) -> None:
+    """But for the prompt that the model's schema requires."""
+    cli("submit-i2v", "--model", MINIMAX, "--image-url", "https://example.com/a.png", *flags)
     (job,) = fal.jobs.values()
-    assert job.arguments == {"image_url": "https://example.com/a.png"}
+    assert job.arguments == {"image_url": "https://example.com/a.png", **added}
     assert not [name for name in job.headers if name.lower().startswith("x-fal")]
 
 
@@ -107,9 +113,9 @@ def test_the_content_type_is_that_of_the_content(fal: Sandbox, cli: Cli, tmp_pat
 
 def test_a_data_uri_is_sent_as_it_is(fal: Sandbox, cli: Cli) -> None:
     uri = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
-    cli("submit-i2v", "--model", MINIMAX, "--image-url", uri)
+    cli("submit-i2v", "--model", MINIMAX, "--image-url", uri, "--prompt", "Rain")
     (job,) = fal.jobs.values()
-    assert (job.arguments, fal.uploads) == ({"image_url": uri}, [])
+    assert (job.arguments, fal.uploads) == ({"image_url": uri, "prompt": "Rain"}, [])
 
 
 def test_a_secret_cannot_be_animated(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:

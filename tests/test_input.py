@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SCRIPT, Cli, Outcome
+from conftest import SCRIPT, Cli, Outcome, sent
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sandbox import Sandbox
@@ -207,9 +207,34 @@ def test_an_image_that_is_no_text(fal: Sandbox, cli: Cli, value: str) -> None:
     assert "cannot be read" not in done.stderr
 
 
-def test_a_secret_in_extra_json_is_not_uploaded(fal: Sandbox, cli: Cli, folder: Path) -> None:
-    done = cli(*SUBMIT_I2V, "--extra-json", '{"image_url": "text.png"}')
-    assert_refused(done, fal, "not a picture", "text.png")
+SECRETS = {
+    "picture": '{"image_url": "text.png"}',
+    "sound": '{"audio_url": "latin.txt"}',
+    "list": '{"image_urls": ["https://example.com/a.png", "text.png"]}',
+    "deep": '{"elements": [{"frontal_image_url": "text.png"}]}',
+    "after a picture": '{"end_image_url": "photo.jpg", "image_url": "text.png"}',
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_in_extra_json_is_not_uploaded(
+    fal: Sandbox, cli: Cli, folder: Path, photo: Path, name: str
+) -> None:
+    done = cli(*SUBMIT_I2V, "--no-schema", "--extra-json", SECRETS[name])
+    assert_refused(done, fal, "not a media file", ".txt" if name == "sound" else "text.png")
+
+
+@pytest.mark.parametrize("command", ["submit-i2v", "batch-i2v"])
+def test_a_secret_is_not_uploaded_for_a_model_that_is_known(
+    fal: Sandbox, cli: Cli, folder: Path, command: str
+) -> None:
+    flag = "--image-urls" if command.startswith("batch") else "--image-url"
+    argv = ("--model", "fal-ai/minimax-video/image-to-video", flag, "https://example.com/a.png")
+    extra = ("--prompt", "Rain", "--extra-json", '{"image_url": "text.png"}')
+    done = cli(command, *argv, *extra)
+    assert (done.status, done.stdout, sent(fal)) == (2, "", [])
+    assert (done.error["type"], done.error["retryable"]) == ("usage_error", False)
+    assert done.error["message"] == "not a media file: text.png"
 
 
 @pytest.fixture
@@ -279,7 +304,9 @@ def test_a_prompt_that_is_not_utf_8(
 
 @pytest.mark.parametrize("flag", ["--width", "--height"])
 def test_width_and_height_go_together(fal: Sandbox, cli: Cli, flag: str) -> None:
-    assert_refused(cli(*SUBMIT, flag, "512"), fal, "--width", "--height")
+    """Where the model's schema is not asked what one of them means."""
+    done = cli(*SUBMIT, "--no-schema", flag, "512")
+    assert_refused(done, fal, "--width", "--height")
 
 
 @pytest.mark.parametrize(

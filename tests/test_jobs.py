@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import Cli
+from conftest import Cli, sent
 from sandbox import Latency, Sandbox
 
 FLUX = "fal-ai/flux/dev"
@@ -117,7 +117,7 @@ def test_cancel(fal: Sandbox, cli: Cli) -> None:
 def test_the_queue_is_asked_under_the_app_and_not_the_sub_path(fal: Sandbox, cli: Cli) -> None:
     request_id = submit(cli)
     cli("result", *job_flags(request_id))
-    paths = {request.path for request in fal.requests if request.method == "GET"}
+    paths = {request.path for request in sent(fal) if request.method == "GET"}
     assert paths == {
         f"/fal-ai/flux/requests/{request_id}",
         f"/fal-ai/flux/requests/{request_id}/status",

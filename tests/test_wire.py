@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
+import test_fitting
+from conftest import Cli, is_look_up, sent
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
@@ -24,6 +25,7 @@ VERBS = ("submit", "subscribe", "run", "stream", "batch")
 GENERATION = tuple(f"{verb}-{kind}" for verb in VERBS for kind in ("t2i", "i2v"))
 PICTURE = "https://example.com/first.png"
 OTHER_PICTURE = "https://example.com/second.png"
+SIZE = {"t2i": "image_size", "i2v": "video_size"}
 MODEL = {"t2i": ("fal-ai/flux", "dev"), "i2v": ("fal-ai/minimax-video", "image-to-video")}
 
 # Longer than the tests take: the sandbox acts when it is over, and must not do so in another test.
@@ -41,6 +43,10 @@ class Row:
 
 def argument(name: str) -> Callable[[Recorded], Any]:
     return lambda request: request.json.get(name)
+
+
+def side_of(size: str, name: str) -> Callable[[Recorded], Any]:
+    return lambda request: request.json[size][name]
 
 
 def header(*names: str) -> Callable[[Recorded], Any]:
@@ -72,8 +78,6 @@ ROWS = {
     "--image-url": Row((PICTURE,), argument("image_url"), PICTURE),
     "--image-urls": Row((PICTURE,), argument("image_url"), PICTURE),
     "--negative-prompt": Row(("no fog",), argument("negative_prompt"), "no fog"),
-    "--width": Row(("640",), lambda request: request.json["image_size"]["width"], 640),
-    "--height": Row(("384",), lambda request: request.json["image_size"]["height"], 384),
     "--num-images": Row(("3",), argument("num_images"), 3),
     "--seed": Row(("987654",), argument("seed"), 987654),
     "--guidance-scale": Row(("4.25",), argument("guidance_scale"), 4.25),
@@ -98,6 +102,10 @@ LOCAL = {
     "--json": "test_json",
     "--no-wait": "test_no_wait",
     "--categories": "test_categories",
+    "--no-schema": "test_no_schema",
+    "--strict": "test_strict_fails_on_what_the_model_has_not",
+    "--dry-run": "test_dry_run_sends_nothing",
+    "--schema": "test_list_models_schema",
 }
 
 
@@ -111,7 +119,7 @@ def test_every_command_of_the_seed_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", LOCAL.values())
 def test_the_tests_named_above_exist(name: str) -> None:
-    assert callable(globals().get(name))
+    assert callable(globals().get(name) or getattr(test_fitting, name, None))
 
 
 def sse_reply() -> Reply:
@@ -130,7 +138,10 @@ def starting_requests(fal: Sandbox) -> list[Recorded]:
 def test_generation_flags(
     fal: Sandbox, cli: Cli, tmp_path: Path, command: str, local: tuple[str, ...]
 ) -> None:
-    """Twice, for --prompt and --prompt-file exclude each other; the second time in silence."""
+    """Twice, for --prompt and --prompt-file exclude each other; the second time in silence.
+
+    The flags go as they are: what a model's own schema makes of them is another matter.
+    """
     verb, _, kind = command.partition("-")
     if verb == "stream":
         fal.on("POST", "fal.run", "*", sse_reply())
@@ -140,12 +151,14 @@ def test_generation_flags(
         **ROWS,
         "--model": Row((app,), first_segments, app),
         "--path": Row((sub_path,), last_segments, sub_path),
+        "--width": Row(("640",), side_of(SIZE[kind], "width"), 640),
+        "--height": Row(("384",), side_of(SIZE[kind], "height"), 384),
     }
     left_out = {"--prompt", "--prompt-file", *LOCAL} - {*local}
     flags = [flag for flag in flags_of(command) if flag not in left_out]
     assert [flag for flag in flags if flag not in rows] == []
     argv = [word for flag in flags for word in (flag, *rows[flag].values)]
-    done = cli(command, *argv, *local[1:])
+    done = cli(command, "--no-schema", *argv, *local[1:])
     assert (done.status, bool(done.stdout)) == (0, True), done.stderr
     (request,) = starting_requests(fal)
     found = {flag: rows[flag].look(request) for flag in flags}
@@ -164,6 +177,13 @@ def test_the_common_flags_are_accepted_everywhere(command: str) -> None:
         "--extra-json",
         "--path",
         "--seed",
+        "--width",
+        "--height",
+        "--guidance-scale",
+        "--num-inference-steps",
+        "--dry-run",
+        "--strict",
+        "--no-schema",
     }
     assert common <= set(flags_of(command))
     assert ("--webhook-url" in flags_of(command)) == command.startswith("submit-")
@@ -183,7 +203,8 @@ def test_each_job_of_a_batch_takes_all_flags(
     app, sub_path = MODEL[command[-3:]]
     argv = [word for shared_flag in shared for word in (shared_flag, *ROWS[shared_flag].values)]
     prompt = ("--prompt", "It rains") if name == "image_url" else ()
-    done = cli(command, "--model", f"{app}/{sub_path}", flag, *values, *argv, *prompt)
+    model = ("--model", f"{app}/{sub_path}", "--no-schema")
+    done = cli(command, *model, flag, *values, *argv, *prompt)
     assert done.status == 0
     requests = starting_requests(fal)
     assert sorted(request.json[name] for request in requests) == sorted(values)
@@ -214,7 +235,7 @@ def test_extra_json_has_the_last_word(fal: Sandbox, cli: Cli) -> None:
 @pytest.mark.parametrize("slash", ["dev", "/dev"])
 def test_a_path_may_begin_with_a_slash(fal: Sandbox, cli: Cli, slash: str) -> None:
     done = cli("submit-t2i", "--model", "fal-ai/flux", "--prompt", "A kite", "--path", slash)
-    assert (done.status, [r.path for r in fal.requests]) == (0, ["/fal-ai/flux/dev"])
+    assert (done.status, [r.path for r in sent(fal)]) == (0, ["/fal-ai/flux/dev"])
 
 
 # --client-timeout: once for each verb, against a job or an answer that does not come
@@ -310,6 +331,30 @@ def test_concurrency_bounds_the_jobs_under_way(fal: Sandbox, cli: Cli, concurren
     starts = [job.submitted_at for job in jobs]
     under_way = [sum(j.submitted_at <= at < j.finished_at for j in jobs) for at in starts]
     assert max(under_way) == concurrency
+
+
+def flag_for(command: str, name: str) -> str:
+    """The flag of that name, or of its plural, which a batch takes."""
+    flag = "--" + name.replace("_", "-")
+    return flag if flag in flags_of(command) else f"{flag}s"
+
+
+@pytest.mark.parametrize("command", GENERATION)
+def test_no_schema(fal: Sandbox, cli: Cli, command: str) -> None:
+    """Neither asked for nor applied; without the flag it is both."""
+    verb, _, kind = command.partition("-")
+    if verb == "stream":
+        fal.on("POST", "fal.run", "*", fal.always(sse_reply()))
+    asked = {"prompt": "A kite"} | ({"image_url": PICTURE} if kind == "i2v" else {})
+    words = [word for name, value in asked.items() for word in (flag_for(command, name), value)]
+    argv = ("--model", "/".join(MODEL[kind]), *words, "--negative-prompt", "fog")
+    assert cli(command, *argv, "--no-schema").status == 0
+    assert not [request for request in fal.requests if is_look_up(request)]
+    assert cli(command, *argv).status == 0
+    assert len([request for request in fal.requests if is_look_up(request)]) == 1
+    as_given, fitted = starting_requests(fal)
+    assert as_given.json == {**asked, "negative_prompt": "fog"}
+    assert fitted.json == asked
 
 
 # Commands that generate nothing
