@@ -36,7 +36,9 @@ import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
+    Awaitable,
     Callable,
+    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -1449,39 +1451,49 @@ async def run_batch(
         for request in requests:
             yield await plan(model, request, **delivery)
         return
-    uploads, slots = Uploads(), asyncio.Semaphore(concurrency)
-
-    async def outcome(index: int) -> dict[str, Any]:
-        progress = Progress(f"[{index}] ")
-        found: dict[str, Any] = {}
-        async with slots:
-            try:
-                found["result"] = await subscribe_job(
-                    model, fits[index].arguments, progress=progress, uploads=uploads, **delivery
-                )
-            except Failure as failure:
-                found["error"] = failure.as_dict()
-        known = {"index": index, task.varied: items[index], "request_id": progress.request_id}
-        return {**known, **found}
-
     failed = 0
     async with fal_session(model, seconds=client_timeout):
         found = await requests[0].schema(Delivery(**delivery).endpoint(model))
         fits = [request.fit(found) for request in requests]
         for text in dict.fromkeys(text for it in fits for text in it.notes):
             note(text)
-        jobs = [asyncio.create_task(outcome(index)) for index in range(len(items))]
-        try:
-            for ended in asyncio.as_completed(jobs):
-                line = await ended
+        subscribe = partial(subscribe_job, model, uploads=Uploads(), **delivery)
+        slots = asyncio.Semaphore(concurrency)
+        work = [
+            batch_line({"index": index, task.varied: item}, slots, partial(subscribe, it.arguments))
+            for index, (item, it) in enumerate(zip(items, fits, strict=True))
+        ]
+        async with contextlib.aclosing(as_they_end(work)) as lines:
+            async for line in lines:
                 failed += "error" in line
                 yield line
-        finally:
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
     if failed:
         raise Failure("batch_failed", f"{failed} of {len(items)} jobs failed: see their lines")
+
+
+async def batch_line(
+    known: dict[str, Any], slots: asyncio.Semaphore, subscribe: Callable[..., Awaitable[Any]]
+) -> dict[str, Any]:
+    """What is printed of a job: one job that fails takes no other with it."""
+    progress = Progress(f"[{known['index']}] ")
+    async with slots:
+        try:
+            outcome = {"result": await subscribe(progress=progress)}
+        except Failure as failure:
+            outcome = {"error": failure.as_dict()}
+    return {**known, "request_id": progress.request_id, **outcome}
+
+
+async def as_they_end(work: Iterable[Coroutine[Any, Any, Any]]) -> AsyncGenerator[Any, None]:
+    """Yield what each gives as it ends; what has not ended when nobody listens is cancelled."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        for ended in asyncio.as_completed(tasks):
+            yield await ended
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def catalog_text(rows: Any) -> str:
@@ -2794,7 +2806,7 @@ def conclude(exc: BaseException) -> int:
     failure = explain(exc)
     if failure is None:
         console.quiet = False
-        for line in traceback.format_exception(exc):
+        for line in "".join(traceback.format_exception(exc)).splitlines():
             console.line(line)
         failure = Failure("internal_error", f"a bug in {PROGRAM}: {words(exc)}")
     failure.about(console.job)
