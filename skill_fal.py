@@ -491,7 +491,7 @@ def media_file(source: str, kind: str = "") -> str:
     if is_remote(source):
         return source
     path = local_file(source)
-    content_type = media_type(first_bytes(path))
+    content_type = media_type(first_bytes(path)) if os.path.isfile(path) else None
     if content_type is None or not content_type.startswith(kind):
         what = "a picture" if kind else "a media file"
         raise usage(f"not {what}: {path}", "upload-file uploads files of any kind.")

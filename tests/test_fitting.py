@@ -151,6 +151,15 @@ def test_missing_fields_are_named_and_may_come_as_extra(
     assert job.arguments["audio_url"] == urls["audio/mpeg"]
 
 
+def test_a_pipe_is_no_picture_and_is_not_waited_for(cli: Cli, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    done = cli("submit-i2v", "--model", KLING, "--image-url", "pipe.png")
+    assert (done.status, done.error["message"]) == (
+        2,
+        "argument --image-url: not a picture: pipe.png",
+    )
+
+
 def test_a_secret_is_no_audio_track(fal: Sandbox, cli: Cli, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "id_rsa.mp3").write_text("-----BEGIN EXAMPLE KEY-----\n")
     argv = ("--image-url", "photo.jpg", "--extra-json", '{"audio_url": "id_rsa.mp3"}')
