@@ -962,7 +962,11 @@ class Request:
 
     def fit(self, found: ModelSchema) -> Fit:
         """The arguments; raises a Failure that tells all problems at once."""
-        it = self.unchecked() if found.input is None else fit(self.asked, found.input, self.strict)
+        it = None
+        if found.input is not None:
+            with contextlib.suppress(Exception):  # a document may be anything
+                it = fit(self.asked, found.input, self.strict)
+        it = it or self.unchecked()
         if found.deprecated:
             it.notes.append("fal calls the model deprecated")
         if self.verb == "stream" and found.input and not found.streams:
@@ -975,6 +979,7 @@ class Request:
         return it
 
     def unchecked(self) -> Fit:
+        """The flags as they are, for want of a schema."""
         it = Fit({})
         it.arguments = self.task.build(**self.asked)
         if not self.no_schema:
@@ -1654,7 +1659,10 @@ def resolve(node: Any, document: dict[str, Any], seen: tuple[str, ...] = ()) -> 
             target = target[part]
         beside = {key: value for key, value in node.items() if key != "$ref"}
         return resolve({**target, **beside}, document, (*seen, name))
-    return {key: resolve(value, document, seen) for key, value in node.items()}
+    whole = {key: resolve(value, document, seen) for key, value in node.items()}
+    for part in whole.pop("allOf", ()):
+        whole = {**part, **whole}
+    return whole
 
 
 def cache_file(model: str) -> str:
@@ -1874,6 +1882,8 @@ def resolution_of(label: Any, width: int, height: int) -> tuple[float, ...] | No
 
 def options(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The alternatives that a schema leaves, or itself."""
+    if isinstance(kinds := schema.get("type"), list):
+        return [{**schema, "type": kind} for kind in kinds]
     return schema.get("anyOf") or schema.get("oneOf") or [dict(schema)]
 
 
@@ -1900,8 +1910,10 @@ def span(schema: Mapping[str, Any]) -> str:
 
 def check(value: Any, schema: Mapping[str, Any], field: str = "") -> list[dict[str, Any]]:
     """What fal's pydantic would find wrong with a value: {"field", "message", "type"} each."""
-    if "anyOf" in schema or "oneOf" in schema:
-        found = [check(value, option, field) for option in options(schema)]
+    if value is None and schema.get("nullable"):
+        return []
+    if (alternatives := options(schema)) != [schema]:
+        found = [check(value, option, field) for option in alternatives]
         return min(found, key=lambda one: (bool(one) and one[0]["type"] == "wrong_type", len(one)))
     offered, kind = schema.get("enum") or consts(schema), schema.get("type", "any")
     if offered and not any(same(value, one) for one in offered):

@@ -338,6 +338,47 @@ def test_generation_works_without_a_document(fal: Sandbox, cli: Cli, answer: Rep
     assert len(fal.jobs) == 1
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"type": ["string", "null"]},
+        {"type": "string", "nullable": True},
+        {"allOf": [{"$ref": "#/components/schemas/Text"}]},
+        {"$ref": "#/components/schemas/Loop"},
+        {},
+    ],
+    ids=["types", "nullable", "allOf", "a loop", "anything"],
+)
+def test_schemas_may_say_it_in_many_ways(fal: Sandbox, cli: Cli, field: dict[str, Any]) -> None:
+    fal.on("GET", "api.fal.ai", "/v1/models", document({"prompt": field}))
+    assert submit(cli) == ""
+    assert [job.arguments for job in fal.jobs.values()] == [{"prompt": "A cat"}]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [7, {"type": 7}, {"enum": 7}, {"type": "string", "minLength": "7"}, {"anyOf": [7]}, None],
+    ids=str,
+)
+def test_a_document_that_makes_no_sense(fal: Sandbox, cli: Cli, field: Any) -> None:
+    fal.on("GET", "api.fal.ai", "/v1/models", document({"prompt": field}))
+    assert submit(cli) in ("", NOT_HAD)
+    assert [job.arguments for job in fal.jobs.values()] == [{"prompt": "A cat"}]
+
+
+def document(fields: dict[str, Any]) -> Reply:
+    """What fal's model search tells of a model with these fields."""
+    components = {
+        "Text": {"type": "string"},
+        "Loop": {"anyOf": [{"$ref": "#/components/schemas/Loop"}, {"type": "string"}]},
+        "Input": {"type": "object", "properties": fields, "required": ["prompt"]},
+    }
+    reference = {"schema": {"$ref": "#/components/schemas/Input"}}
+    post = {"requestBody": {"content": {"application/json": reference}}}
+    openapi = {"paths": {f"/{FLUX}": {"post": post}}, "components": {"schemas": components}}
+    return Reply(200, json={"models": [{"endpoint_id": FLUX, "openapi": openapi}]})
+
+
 def test_generation_works_without_the_host(fal: Sandbox, cli: Cli) -> None:
     fal.cut_off("api.fal.ai")
     assert submit(cli) == NOT_HAD
