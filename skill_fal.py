@@ -1612,8 +1612,9 @@ class ModelSchema(SimpleNamespace):
 async def fetch_schema(model: str) -> ModelSchema:
     """What the model takes, from a copy of at most a day, from fal, or else from an older copy."""
     kept, age = read_kept(model)
-    if kept is not None and 0 <= age < 86400:
-        return schema_of(kept, model, "fresh")
+    found = schema_of(kept, model, "fresh")
+    if found.input is not None and 0 <= age < 86400:
+        return found
     row = None
     with contextlib.suppress(Exception):  # whatever fails, the user's request goes on without
         params = {"endpoint_id": model, "expand": "openapi-3.0"}
@@ -1656,7 +1657,8 @@ def resolve(node: Any, document: dict[str, Any], seen: tuple[str, ...] = ()) -> 
             return {}
         target: Any = document
         for part in name.removeprefix("#/").split("/"):
-            target = target[part]
+            part = part.replace("~1", "/").replace("~0", "~")
+            target = target.get(part, {}) if isinstance(target, dict) else {}
         beside = {key: value for key, value in node.items() if key != "$ref"}
         return resolve({**target, **beside}, document, (*seen, name))
     whole = {key: resolve(value, document, seen) for key, value in node.items()}
@@ -1676,10 +1678,11 @@ def read_kept(model: str) -> tuple[Any, float]:
     """The copy of a model's row and its age in seconds; None if there is none of use."""
     with contextlib.suppress(Exception):  # torn, foreign or unreadable
         path = cache_file(model)
-        with open(path, encoding="utf-8") as file:
-            row = json.load(file)
-        if row["endpoint_id"] == model:
-            return row, time.time() - os.path.getmtime(path)
+        if os.path.isfile(path):  # opening a pipe would wait for ever
+            with open(path, encoding="utf-8") as file:
+                row = json.load(file)
+            if row["endpoint_id"] == model:
+                return row, time.time() - os.path.getmtime(path)
     return None, 0.0
 
 
@@ -1767,9 +1770,11 @@ def fit(asked: Mapping[str, Any], schema: dict[str, Any], strict: bool = False) 
         name = it.first(NAMES[flag])
         if name is None:
             it.lacks(flag)
-        elif name not in extra:
+        else:
             it.arguments[name] = value
-    for name in extra.keys() - it.fields.keys():
+    for name in (name for name in extra if name in it.arguments):
+        it.notes.append(f"{name} is sent as --extra-json has it")
+    for name in (name for name in extra if name not in it.fields):
         near = did_you_mean(name, it.fields) or "fal ignores what a model does not know."
         it.notes.append(f"the model has no {name}: it is sent all the same. {near}")
     it.arguments |= extra
@@ -1826,7 +1831,7 @@ def fit_size(it: Fit, width: int | None, height: int | None) -> None:
             it.notes.append(f"one side is given: the other is the model's default for {name}")
     elif it.fields.keys() & {"width", "height"}:
         it.arguments |= {side: value for side, value in sides.items() if side in it.fields}
-        for side in sides.keys() - it.fields.keys():
+        for side in (side for side in sides if side not in it.fields):
             it.lacks(side)
     elif not (name or it.first(("aspect_ratio", "resolution"))):
         it.lacks("size")
@@ -1838,7 +1843,7 @@ def fit_size(it: Fit, width: int | None, height: int | None) -> None:
 
 def fit_shape(it: Fit, width: int, height: int) -> None:
     """The nearest preset; or the nearest aspect_ratio and the nearest resolution."""
-    became, exact = {}, True
+    became, exact, whole = {}, True, False
     for name in (*SIZES, "aspect_ratio", "resolution"):
         measure = resolution_of if name == "resolution" else shape_of
         measured = {one: measure(one, width, height) for one in offers(it.fields.get(name, {}))}
@@ -1847,11 +1852,13 @@ def fit_shape(it: Fit, width: int, height: int) -> None:
             best = min(fits, key=lambda one: fits[one])
             became[name], exact = best, exact and max(fits[best]) < 0.001
         elif name == "aspect_ratio" and name in it.fields and not measured:  # any text
-            became[name] = f"{width}x{height}"
+            became[name], whole = f"{width}x{height}", True
     it.arguments |= became
+    # a shape alone says nothing of the pixels, and a resolution alone nothing of the shape
+    whole = whole or len(became) > 1 or bool(became.keys() & set(SIZES))
     if not became:
         it.lacks("size")
-    elif not exact or set(became) == {"resolution"}:
+    elif not (whole and exact):
         shown = " and ".join(f"{name} {value}" for name, value in became.items())
         it.notes.append(f"{width}x{height} becomes {shown}")
 
@@ -1868,16 +1875,16 @@ def shape_of(label: Any, width: int, height: int) -> tuple[float, float] | None:
 
 
 def resolution_of(label: Any, width: int, height: int) -> tuple[float, ...] | None:
-    """How far "720p" (short side), "2K" (times 1024²) or "4MP" is from the size."""
+    """How far "720p" (short side), "2K" (of 1024² or of a frame's width) or "4MP" is away."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(p|k|mp)", str(label).lower())
     if not found:
         return None
-    asked = {
-        "p": min(width, height),
-        "k": math.sqrt(width * height) / 1024,
-        "mp": width * height / 1e6,
+    asked: dict[str, tuple[float, ...]] = {
+        "p": (min(width, height),),
+        "k": (math.sqrt(width * height) / 1024, max(width, height) / 960),  # 3840x2160 is 4K
+        "mp": (width * height / 1e6,),
     }
-    return (abs(math.log(float(found[1]) / asked[found[2]])),)
+    return (min(abs(math.log(float(found[1]) / one)) for one in asked[found[2]]),)
 
 
 def options(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -1970,7 +1977,7 @@ def as_number(value: Any) -> float | None:
     """A number, or the text of one, which pydantic takes for a number too."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):
         return float(value)
     return None
 

@@ -411,6 +411,66 @@ def test_a_cache_folder_that_cannot_be_made_is_no_problem(
     assert submit(cli, XDG_CACHE_HOME=str(tmp_path / "file")) == ""
 
 
+def test_a_useless_copy_does_not_stand_in_the_way(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    submit(cli)
+    kept(tmp_path).write_text(json.dumps({"endpoint_id": FLUX}))
+    assert t2i(cli, FLUX)["schema"] == "fresh"
+    assert look_ups(fal) == 2
+
+
+def test_a_pipe_in_the_place_of_the_copy_is_not_waited_for(cli: Cli, tmp_path: Path) -> None:
+    submit(cli)
+    kept(tmp_path).unlink()
+    os.mkfifo(tmp_path / f".cache/fal-skill/{FLUX.replace('/', '~')}.json")
+    assert submit(cli) == ""
+
+
+# The pure step
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "sent", "noted"),
+    [
+        ({"aspect_ratio": {"enum": ["1:1", "4:3"]}}, (4096, 4096), {"aspect_ratio": "1:1"}, True),
+        (
+            {"aspect_ratio": {"enum": ["16:9"]}, "resolution": {"enum": ["1K", "2K", "4K"]}},
+            (3840, 2160),
+            {"aspect_ratio": "16:9", "resolution": "4K"},
+            False,
+        ),
+        ({"resolution": {"enum": ["480p", "720p"]}}, (1280, 720), {"resolution": "720p"}, True),
+        (
+            {"image_size": {"enum": ["square_hd", "square"]}},
+            (512, 512),
+            {"image_size": "square"},
+            False,
+        ),
+        (
+            {"image_size": {"enum": ["1024x1536", "auto"]}},
+            (512, 768),
+            {"image_size": "1024x1536"},
+            True,
+        ),
+    ],
+)
+def test_sizes(
+    fields: dict[str, Any], size: tuple[int, int], sent: dict[str, Any], noted: bool
+) -> None:
+    it = fit({"width": size[0], "height": size[1]}, {"properties": fields})
+    assert (it.arguments, bool(it.notes), it.problems) == (sent, noted, [])
+
+
+def test_a_flag_that_extra_json_overrules_is_noted() -> None:
+    it = fit({"seed": 1, "extra_json": {"seed": 2}}, {"properties": {"seed": {"type": "integer"}}})
+    assert (it.arguments, it.notes) == ({"seed": 2}, ["seed is sent as --extra-json has it"])
+
+
+def test_a_number_beyond_all_measure() -> None:
+    schema = {"properties": {"cfg_scale": {"type": "number", "maximum": 1}}}
+    it = fit({"extra_json": {"cfg_scale": 10**400}}, schema)
+    assert [one["field"] for one in it.problems] == ["cfg_scale"]
+
+
 # The pure step, over generated schemas and requests
 
 WORDS = st.text("abcxyz", min_size=1, max_size=6)
