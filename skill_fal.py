@@ -2781,6 +2781,8 @@ def perform(command: Command, flags: dict[str, Any]) -> None:
     console.quiet = flags.pop("quiet", False)
     console.job = Job(flags.get("model"), flags.get("request_id"))
     as_text = None if flags.pop("json", False) else command.text
+    if flags and not sys.warnoptions:  # fal-client and Pillow warn programmers, not users
+        warnings.simplefilter("ignore")
     outcome = command.operation(**present(**flags))
     if hasattr(outcome, "__await__") or hasattr(outcome, "__aiter__"):
         asyncio.run(deliver(outcome, as_text))
@@ -2806,8 +2808,6 @@ async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit status."""
     console.start()
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
     try:
         perform(*parse(sys.argv[1:] if argv is None else argv))
         return Exit.DONE
