@@ -196,7 +196,6 @@ class Task(SimpleNamespace):
     """What each generation command does with one kind of model."""
 
     suffix: str
-    name: str
     models: Mapping[str, str]
     flags: tuple[Flag, ...]
     build: Callable[..., dict[str, Any]]
@@ -713,7 +712,6 @@ def as_list(value: Any) -> list[Any]:
 
 T2I = Task(
     suffix="t2i",
-    name="text-to-image",
     models=TEXT_TO_IMAGE_MODELS,
     flags=TEXT_TO_IMAGE,
     build=_build_t2i_arguments,
@@ -724,7 +722,6 @@ T2I = Task(
 )
 I2V = Task(
     suffix="i2v",
-    name="image-to-video",
     models=IMAGE_TO_VIDEO_MODELS,
     flags=IMAGE_TO_VIDEO,
     build=_build_i2v_arguments,
@@ -995,8 +992,12 @@ def media_fields(value: Any, field: str = "") -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from media_fields(item, field)
-    elif isinstance(value, str) and value and field.endswith(("_url", "_urls")):
+    elif names_media(value, field):
         yield value
+
+
+def names_media(value: Any, field: str) -> bool:
+    return isinstance(value, str) and value != "" and field.endswith(("_url", "_urls"))
 
 
 async def prepared(
@@ -1927,7 +1928,7 @@ def check(value: Any, schema: Mapping[str, Any], field: str = "") -> list[dict[s
         shown = ", ".join(json.dumps(one) for one in offered)
         message = f"not one of {shown}; the closest is {json.dumps(closest(value, offered))}"
         return [problem(field, value, message, "literal_error")]
-    if not TYPES.get(kind, is_anything)(value):
+    if kind in TYPES and not TYPES[kind](value):
         return [problem(field, value, f"not {kind}", "wrong_type")]
     problems = [
         problem(field, value, f"{says} {schema[name]}", name)
@@ -1984,10 +1985,6 @@ def as_number(value: Any) -> float | None:
 
 def length_of(kind: Any, value: Any) -> int | None:
     return len(value) if isinstance(value, kind) else None
-
-
-def is_anything(value: Any) -> bool:
-    return True
 
 
 TYPES: dict[str, Callable[[Any], bool]] = {
@@ -2081,9 +2078,7 @@ class Uploads:
             return dict(zip(value, done, strict=True))
         if isinstance(value, (list, tuple)):
             return await asyncio.gather(*(self.replace(item, field) for item in value))
-        if isinstance(value, str) and value and field.endswith(("_url", "_urls")):
-            return await self.url(value)
-        return value
+        return await self.url(value) if names_media(value, field) else value
 
 
 def open_image(file: str, format: str) -> tuple[Image.Image, str]:
@@ -2142,7 +2137,7 @@ async def save_media(job: Job, response: Any, where: str | None) -> Any:
 
 async def save_file(client: httpx.AsyncClient, url: str, where: str, model: str) -> dict[str, Any]:
     """Save one file under a name of our own: {"path", "url", "content_type", "bytes"}."""
-    folder, stem, extension = name_parts(where, model)
+    folder, stem, asked = name_parts(where, model)
     with PartFile(folder) as part:
         if url[:5].lower() == "data:":
             content_type = part.decode(url)
@@ -2155,10 +2150,10 @@ async def save_file(client: httpx.AsyncClient, url: str, where: str, model: str)
                 async for chunk in response.aiter_bytes():
                     part.write(chunk)
         content_type = media_type(part.head) or content_type or "application/octet-stream"
-        if content_type != mimetypes.guess_type(f"x{extension}")[0]:
-            extension = extension_of(content_type)
+        suits = content_type == mimetypes.guess_type(f"x{asked}")[0]
+        extension = asked if suits else extension_of(content_type)
         path = part.keep(stem, extension)
-    if extension != name_parts(where, model)[2] != "":
+    if asked and extension != asked:
         note(f"{where} is saved as {path}")
     return {"path": path, "url": url, "content_type": content_type, "bytes": part.size}
 
@@ -2405,8 +2400,6 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "websockets.exceptions.InvalidStatus": handshake_failure,
     "websockets.exceptions.InvalidHandshake": UNREACHABLE,
     "websockets.exceptions.WebSocketException": BROKEN,
-    "PIL.Image.DecompressionBombError": BAD_FILE,
-    "PIL.UnidentifiedImageError": BAD_FILE,
     "asyncio.exceptions.TimeoutError": OUT_OF_TIME,  # Python 3.10
     "builtins.TimeoutError": OUT_OF_TIME,
     "builtins.ConnectionError": UNREACHABLE,
