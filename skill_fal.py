@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import contextvars
 import importlib
 import operator
 import os
@@ -66,10 +67,14 @@ if TYPE_CHECKING:
     import asyncio
     import base64
     import difflib
+    import email.utils as email_utils
+    import fcntl
+    import hashlib
     import json
     import logging
     import math
     import mimetypes
+    import random
     import re
     import shlex
     import shutil
@@ -89,7 +94,8 @@ if TYPE_CHECKING:
     Operation = TypeVar("Operation", bound=Callable[..., Any])
 else:
     argparse, asyncio, base64, re = map(Lazy, ("argparse", "asyncio", "base64", "re"))
-    difflib, json = map(Lazy, ("difflib", "json"))
+    difflib, json, random = map(Lazy, ("difflib", "json", "random"))
+    email_utils, fcntl, hashlib = map(Lazy, ("email.utils", "fcntl", "hashlib"))
     logging, mimetypes, shlex, shutil = map(Lazy, ("logging", "mimetypes", "shlex", "shutil"))
     signal, tempfile, traceback = map(Lazy, ("signal", "tempfile", "traceback"))
     math, urls, warnings = map(Lazy, ("math", "urllib.parse", "warnings"))
@@ -149,6 +155,8 @@ class Failure(Exception):
         self.request_id = self.request_id or job.request_id
         self.response = self.response or job.response
         self.retryable = self.retryable and (self.told or not job.paid)
+        if job.paid and not self.request_id and job.state != "done":
+            self.hint = self.hint or MAY_RUN
         return self
 
     def as_dict(self) -> dict[str, Any]:
@@ -165,16 +173,48 @@ class Failure(Exception):
 
 
 class Job:
-    """A request to fal, and what is known of it so far."""
+    """A request to fal: how far it got, and who is told.
 
-    def __init__(self, model: str | None = None, request_id: str | None = None) -> None:
+    `state` is new, sent, refused (fal has surely not taken it), accepted (by fal, and billed)
+    or done; what is sent and nothing more is in doubt. A `watched` job is cancelled at fal when
+    it is given up; `deadline` is when the time runs out, in the event loop's seconds.
+    """
+
+    state = "new"
+    watched = False
+    deadline: float | None = None
+    entry: Entry | None = None
+    response: Any = None
+
+    def __init__(
+        self,
+        model: str | None = None,
+        request_id: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self.model, self.request_id = model, request_id
-        self.paid = False
-        self.response: Any = None
+        self.progress = progress or Progress()
+
+    @property
+    def paid(self) -> bool:
+        """Whether a repetition is a second job."""
+        return self.state in ("sent", "accepted", "done")
+
+    def becomes(self, state: str, **facts: Any) -> None:
+        self.state = state
+        if self.entry:
+            self.entry.write(state, **facts)
 
     def accepted(self, request_id: str | None = None) -> None:
-        """fal has taken the request: whoever repeats the command pays again."""
-        self.paid, self.request_id = True, request_id or self.request_id
+        self.request_id = request_id or self.request_id
+        self.becomes("accepted", **present(request_id=request_id))
+        if request_id:
+            self.progress.say(f"request id {request_id}")
+
+    def answered(self, response: Any) -> None:
+        """The model's response is here: it can be printed whatever happens from now on."""
+        self.response = response
+        self.becomes("done", result=response)
 
 
 def usage(message: str, hint: str | None = None) -> Failure:
@@ -200,7 +240,7 @@ class Task(SimpleNamespace):
     flags: tuple[Flag, ...]
     build: Callable[..., dict[str, Any]]
     varied: str  # the argument that a batch has many of
-    many: Flag
+    many: tuple[Flag, ...]  # alternatives, each of which gives a list
     example: str
     batch_example: str
 
@@ -324,6 +364,10 @@ MODELS_PAGE_SIZE = 50  # fal documents no maximum for `limit`, only that there i
 # Where the key may go, and where a POST costs nothing; elsewhere it starts a job.
 FAL_DOMAINS = (".fal.run", ".falrun.com", ".fal.ai")
 FREE_HOSTS = (".fal.ai", ".fal.media")
+
+# Seconds between attempts while fal says that it is busy, and in all; Retry-After overrules them.
+BACKOFF = (1, 2, 4, 8, 16, 29)
+BUSY_LIMIT = 60.0
 
 # fal's queue headers, for the calls whose fal-client signature lacks the keyword.
 QUEUE_HEADERS = {
@@ -497,6 +541,17 @@ def media_file(source: str, kind: str = "") -> str:
     return path
 
 
+def journal_place(path: str) -> str:
+    """The name of a file, new or not, in a folder that exists."""
+    path = os.path.expanduser(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    if path in ("", "-") or not os.path.isdir(folder):
+        raise usage(f"not a file name in a folder that exists: {path!r}")
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise usage(f"not a file: {path}")
+    return path
+
+
 def output_place(path: str) -> str:
     """A folder (it exists, or the text ends in /) or the name of a new file."""
     path = os.path.expanduser(path)
@@ -647,7 +702,26 @@ QUEUE = (
     CLIENT_TIMEOUT,
 )
 WEBHOOK_URL = delivery_flag("--webhook-url URL", "URL that fal posts the result to", web_url)
-CONCURRENCY = delivery_flag("--concurrency N", "jobs under way at once (default 4)", positive_int)
+KEEP = delivery_flag(
+    "--keep", "leave jobs running at fal if this command is stopped", action="store_true"
+)
+BATCH = (
+    KEEP,
+    delivery_flag("--concurrency N", "jobs under way at once (default 4)", positive_int),
+    delivery_flag(
+        "--journal FILE",
+        "record each job on disk as it goes; the same command then goes on where it stopped",
+        journal_place,
+    ),
+    delivery_flag(
+        "--retry-unknown",
+        "with --journal: submit jobs again of which fal may have taken the first request",
+        action="store_true",
+    ),
+    delivery_flag(
+        "--retry-failed", "with --journal: submit jobs again that failed", action="store_true"
+    ),
+)
 NO_WAIT = delivery_flag("--no-wait", "fail at once if the job has not ended", action="store_true")
 ROUNDS = delivery_flag("--rounds N", "how often to send the arguments (default 1)", positive_int)
 
@@ -710,13 +784,56 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def batch_file(flags: Sequence[Flag], varied: str, source: str) -> list[dict[str, Any]]:
+    """The jobs of a batch, one a line: what varies as it is, or a JSON object with any flags
+    by their names and with `extra` for what has no flag.
+    """
+    known = {flag.dest: flag for flag in reversed(flags)}  # of two rows the first
+    known["extra"] = known.pop("extra_json")
+    jobs = []
+    for number, line in enumerate(read_text(source).split("\n"), 1):
+        if line := line.strip():
+            try:
+                row = json_object(line) if line.startswith("{") else {varied: line}
+                jobs.append({name: flag_value(known, name, value) for name, value in row.items()})
+                if varied not in row:
+                    raise usage(f"{varied} is missing")
+            except Failure as failure:
+                message = f"{source}, line {number}: {failure.message}"
+                raise usage(message, failure.hint) from failure
+    if not jobs:
+        raise usage(f"{source} holds no jobs")
+    return jobs
+
+
+def flag_value(flags: Mapping[str, Flag], name: str, value: Any) -> Any:
+    """What a flag takes, though it stands in JSON."""
+    if name not in flags:
+        near = did_you_mean(name, flags)
+        raise usage(f"no such argument: {name}", near or "What has no flag goes into extra.")
+    if isinstance(value, list) and flags[name].options.get("action") == "append":
+        return [flag_value(flags, name, item) for item in value]
+    if value == "-":
+        raise usage(f"{name}: - does not stand for stdin here")
+    return flags[name].options["type"](value if isinstance(value, str) else json.dumps(value))
+
+
 T2I = Task(
     suffix="t2i",
     models=TEXT_TO_IMAGE_MODELS,
     flags=TEXT_TO_IMAGE,
     build=_build_t2i_arguments,
     varied="prompt",
-    many=argument_flag("--prompts TEXT", "one job each", plain_text, nargs="+", required=True),
+    many=(
+        argument_flag("--prompts TEXT", "one job each", plain_text, nargs="+", required=True),
+        argument_flag(
+            "--prompts-file FILE",
+            'a prompt a line, or JSON with flags of its own: {"prompt": "A cat", "seed": 7,'
+            ' "extra": {}}; - is stdin',
+            partial(batch_file, TEXT_TO_IMAGE, "prompt"),
+            dest="prompts",
+        ),
+    ),
     example='--model fal-ai/flux/dev --prompt "A lighthouse at dusk"',
     batch_example='--model fal-ai/flux/schnell --prompts "A red car" "A blue boat"',
 )
@@ -726,8 +843,21 @@ I2V = Task(
     flags=IMAGE_TO_VIDEO,
     build=_build_i2v_arguments,
     varied="image_url",
-    many=argument_flag(
-        "--image-urls SOURCE", "starting images, one job each", picture, nargs="+", required=True
+    many=(
+        argument_flag(
+            "--image-urls SOURCE",
+            "starting images, one job each",
+            picture,
+            nargs="+",
+            required=True,
+        ),
+        argument_flag(
+            "--image-urls-file FILE",
+            'an image a line, or JSON with flags of its own: {"image_url": "a.png", "duration": 5,'
+            ' "extra": {}}; - is stdin',
+            partial(batch_file, IMAGE_TO_VIDEO, "image_url"),
+            dest="image_urls",
+        ),
     ),
     example='--model fal-ai/minimax-video/image-to-video --image-url photo.jpg --prompt "It rains"',
     batch_example="--model fal-ai/runway-gen3/turbo/image-to-video --image-urls a.png b.png"
@@ -769,9 +899,9 @@ class PaidOnce:
 
     fal-client 1.0.3 repeats any POST up to ten times when the connection drops, when reading
     times out, and on 408, 409 and the gateway's 5xx; each repetition can start, and bill,
-    another job. A Failure raised here is none of the errors that it repeats for. It goes on
-    repeating what answers 429, what only reads, and connections that could not be made, once
-    fal has been reached before.
+    another job. A Failure raised here is none of the errors that it repeats for. Repeated are
+    only requests that fal has surely not taken, since it was not reached or said that it is
+    busy, and those that only read.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
@@ -780,26 +910,79 @@ class PaidOnce:
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         refuse_strangers(request.url.host)
-        streams = "text/event-stream" in request.headers["accept"]
+        left = BUSY_LIMIT
+        for backoff in (*BACKOFF, None):
+            response = await self._answer(request)
+            if backoff is None or not is_busy(request, response):
+                break
+            wait = asked_wait(response.headers, backoff)
+            if wait > left:
+                break
+            left -= wait
+            said = f"fal is busy (HTTP {response.status_code})"
+            note(f"{said}: asking again in {wait:.0f} s, for {left:.0f} s more at most")
+            await response.aclose()
+            await asyncio.sleep(wait)
+        if is_busy(request, response) or (is_paid(request) and response.status_code >= 300):
+            await response.aread()
+            if is_paid(request) and is_refusal(request, response):
+                CURRENT.get().becomes("refused")
+            raise answer_failure(response.status_code, response.headers, response.text)
+        return response
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        pays, job = is_paid(request), CURRENT.get()
+        if pays:
+            job.becomes("sent")
         try:
             response = await self._transport.handle_async_request(request)
             self._reached = True
-            if is_paid(request) and not streams:
+            if pays and (response.status_code >= 300 or not is_stream(request)):
                 await response.aread()  # here, where a connection that breaks is not tried again
+            return response
         except httpx.RequestError as exc:
             unsent = isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
-            if self._reached if unsent else not is_paid(request):
+            if pays and unsent:
+                job.becomes("refused")
+            if self._reached if unsent else not pays:
                 raise
             raise explain(exc) or exc from exc
-        refused = response.status_code >= 300 and (response.status_code != 429 or streams)
-        if is_paid(request) and refused:
-            await response.aread()
-            text = response.text
-            raise answer_failure(response.status_code, response.headers, text, paid=True)
-        return response
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def is_stream(request: httpx.Request) -> bool:
+    return "text/event-stream" in request.headers["accept"]
+
+
+def is_busy(request: httpx.Request, response: httpx.Response) -> bool:
+    """Whether fal did not take the request and may take the next; the gateway's pages and
+    a runner that went away say nothing of the kind. Looks at a job only read.
+    """
+    status, headers = response.status_code, response.headers
+    if request.method == "GET":
+        return request.url.path.endswith("/status") and (status == 429 or status >= 500)
+    spoken = "json" in headers.get("content-type", "") and told_retry(headers) is not False
+    ran = headers.get("x-fal-error-type") == "runner_disconnected"
+    return is_paid(request) and (status == 429 or (status == 503 and spoken and not ran))
+
+
+def is_refusal(request: httpx.Request, response: httpx.Response) -> bool:
+    """Whether fal has surely not taken the request."""
+    late = "x-fal-request-timeout-type" in response.headers  # it never started
+    client_error = 400 <= response.status_code < 500 and response.status_code not in (408, 409)
+    return client_error or late or is_busy(request, response)
+
+
+def asked_wait(headers: Mapping[str, str], backoff: float) -> float:
+    """Seconds that fal asks to wait, as a number or a date, or else the backoff with a jitter."""
+    asked = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
+        return max(float(asked), 0.0)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(email_utils.parsedate_to_datetime(asked).timestamp() - time.time(), 0.0)
+    return backoff * random.uniform(0.7, 1.0)
 
 
 class Connection:
@@ -848,14 +1031,14 @@ def as_note(record: logging.LogRecord) -> bool:
 
 
 CONNECTION = Connection()
+CURRENT: contextvars.ContextVar[Job] = contextvars.ContextVar("job")  # the session's
 
 
 @contextlib.contextmanager
-def failures(model: str | None = None, request_id: str | None = None) -> Iterator[Job]:
+def failures(job: Job) -> Iterator[None]:
     """Let whatever goes wrong while talking to fal leave as a Failure about this job."""
-    job = Job(model, request_id)
     try:
-        yield job
+        yield
     except Exception as exc:
         try:
             failure = explain(exc)
@@ -868,10 +1051,10 @@ def failures(model: str | None = None, request_id: str | None = None) -> Iterato
 
 
 @contextlib.asynccontextmanager
-async def time_limit(seconds: float | None) -> AsyncIterator[None]:
+async def time_limit(deadline: float | None) -> AsyncIterator[None]:
     """Raise TimeoutError when what is inside takes longer (asyncio.timeout needs Python 3.11)."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    timer = loop.call_later(seconds, task.cancel) if seconds and task else None
+    timer = loop.call_at(deadline, task.cancel) if deadline and task else None
     try:
         yield
     except asyncio.CancelledError:
@@ -884,17 +1067,40 @@ async def time_limit(seconds: float | None) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def fal_session(
-    model: str | None = None, request_id: str | None = None, seconds: float | None = None
-) -> AsyncIterator[Job]:
+async def fal_session(job: Job, seconds: float | None = None) -> AsyncIterator[None]:
     """Have fal_client's async functions ready for one job, for so many seconds at most."""
-    with failures(model, request_id) as job:
+    with failures(job):
         await CONNECTION.open()
+        CURRENT.set(job)
+        if seconds:
+            job.deadline = asyncio.get_running_loop().time() + seconds
         try:
-            async with time_limit(seconds):
-                yield job
+            async with time_limit(job.deadline):
+                yield
+        except (asyncio.CancelledError, TimeoutError):
+            await abandon(job)
+            raise
         finally:
             await CONNECTION.close()
+
+
+async def abandon(job: Job) -> None:
+    """Cancel at fal what nobody waits for any longer: within 3 seconds, or 1 if time is up."""
+    if job.state != "accepted" or not (job.model and job.request_id):
+        return
+    console.job = job
+    console.running.append(job.request_id)
+    if not job.watched:
+        return
+    late = job.deadline and asyncio.get_running_loop().time() >= job.deadline
+    request = fal_client.cancel_async(job.model, job.request_id)
+    cancelling = asyncio.ensure_future(asyncio.wait_for(request, 0.8 if late else 3))
+    for _ in range(2):  # the task may be cancelled twice, by the loop and by its batch
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            await asyncio.shield(cancelling)
+    if cancelling.done() and not cancelling.cancelled() and not cancelling.exception():
+        console.running.remove(job.request_id)
+        console.cancelled.append(job.request_id)
 
 
 # Operations: each is a command; its keywords are the flags, and its docstring is the help.
@@ -971,8 +1177,7 @@ class Request:
         if it.problems:
             message = "; ".join(f"{one['field']}: {one['message']}" for one in it.problems)
             raise Failure("invalid_arguments", message, Exit.USAGE, details=it.problems)
-        for source in media_fields(it.arguments):
-            media_file(source)
+        with_media(media_file, it.arguments)
         return it
 
     def unchecked(self) -> Fit:
@@ -984,20 +1189,14 @@ class Request:
         return it
 
 
-def media_fields(value: Any, field: str = "") -> Iterator[str]:
-    """What the *_url and *_urls fields of arguments name, at any depth."""
+def with_media(change: Callable[[str], Any], value: Any, field: str = "") -> Any:
+    """The value with a change made to all that its *_url and *_urls fields name, at any depth."""
     if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from media_fields(item, name)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from media_fields(item, field)
-    elif names_media(value, field):
-        yield value
-
-
-def names_media(value: Any, field: str) -> bool:
-    return isinstance(value, str) and value != "" and field.endswith(("_url", "_urls"))
+        return {name: with_media(change, item, name) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [with_media(change, item, field) for item in value]
+    named = isinstance(value, str) and value != "" and field.endswith(("_url", "_urls"))
+    return change(value) if named else value
 
 
 async def prepared(
@@ -1009,8 +1208,7 @@ async def prepared(
         for text in it.notes:
             note(text)
         arguments = it.arguments
-    sent: dict[str, Any] = await (uploads or Uploads()).replace(arguments)
-    return sent
+    return await (uploads or Uploads()).replace(arguments)
 
 
 async def plan(
@@ -1080,8 +1278,8 @@ async def submit_job(
 
     `status`, `result` and `cancel` take it from there.
     """
-    how = Delivery(**delivery)
-    async with fal_session(model, seconds=how.client_timeout) as job:
+    how, job = Delivery(**delivery), Job(model)
+    async with fal_session(job, how.client_timeout):
         handle = await fal_client.submit_async(
             model,
             await prepared(how.endpoint(model), arguments),
@@ -1092,64 +1290,44 @@ async def submit_job(
             start_timeout=how.start_timeout,
         )
         job.accepted(handle.request_id)
-        console.job = job
-    return {"request_id": handle.request_id, "model": model}
+    return {"request_id": job.request_id, "model": model}
 
 
-@generation("subscribe", *QUEUE, OUTPUT, example="--output results/")
+@generation("subscribe", *QUEUE, KEEP, OUTPUT, example="--output results/")
 async def subscribe_job(
     model: str,
     arguments: Arguments | Request,
     *,
+    keep: bool = False,
     output: str | None = None,
-    progress: Progress | None = None,
+    job: Job | None = None,
     uploads: Uploads | None = None,
     **delivery: Any,
 ) -> Any:
     """Queue a job, follow it on stderr, and give the model's response.
 
-    A job that is given up (Ctrl-C, --client-timeout) is cancelled at fal.
+    A job that is given up (Ctrl-C, SIGTERM, --client-timeout) is cancelled at fal.
     """
-    how, progress = Delivery(**delivery), progress or Progress()
-    limit = how.client_timeout
-    async with fal_session(model, seconds=limit) as job:
-
-        def enqueued(request_id: str) -> None:
-            job.accepted(request_id)
-            progress.enqueued(request_id)
-
-        try:
-            response = await fal_client.subscribe_async(
-                model,
-                await prepared(how.endpoint(model), arguments, uploads),
-                path=how.sub_path(model),
-                hint=how.hint,
-                with_logs=True,
-                interval=0,  # progress.follow waits instead, longer as the job grows older
-                on_enqueue=enqueued,
-                on_queue_update=progress.follow,
-                priority=how.priority,
-                start_timeout=how.start_timeout,
-                # fal-client sends it as the start timeout too, and that must be above 1 s;
-                # the session holds the limit in any case.
-                client_timeout=limit if limit and limit > 1 else None,
-            )
-        except asyncio.CancelledError:
-            await abandon(job)
-            raise
+    how, job = Delivery(**delivery), job or Job(model)
+    job.watched, limit = not keep, how.client_timeout
+    async with fal_session(job, limit):
+        response = await fal_client.subscribe_async(
+            model,
+            await prepared(how.endpoint(model), arguments, uploads),
+            path=how.sub_path(model),
+            hint=how.hint,
+            with_logs=True,
+            interval=0,  # job.progress.follow waits instead, longer as the job grows older
+            on_enqueue=job.accepted,
+            on_queue_update=job.progress.follow,
+            priority=how.priority,
+            start_timeout=how.start_timeout,
+            # fal-client sends it as the start timeout too, and that must be above 1 s;
+            # the session holds the limit in any case.
+            client_timeout=limit if limit and limit > 1 and not keep else None,
+        )
+        job.answered(response)
         return await save_media(job, response, output)
-
-
-async def abandon(job: Job) -> None:
-    """Cancel at fal what nobody waits for any longer, within 3 seconds."""
-    if job.model and job.request_id:
-        request = asyncio.wait_for(fal_client.cancel_async(job.model, job.request_id), 3)
-        cancelling = asyncio.ensure_future(request)
-        for _ in range(2):  # the task may be cancelled twice, by the loop and by its batch
-            with contextlib.suppress(Exception, asyncio.CancelledError):
-                await asyncio.shield(cancelling)
-        if cancelling.done() and not cancelling.cancelled() and not cancelling.exception():
-            console.cancelled.append(job.request_id)
 
 
 @generation("run", *QUEUE, OUTPUT)
@@ -1160,8 +1338,8 @@ async def run_job(
 
     For quick models: a response that is lost on the way cannot be fetched again.
     """
-    how = Delivery(**delivery)
-    async with fal_session(model, seconds=how.client_timeout) as job:
+    how, job = Delivery(**delivery), Job(model)
+    async with fal_session(job, how.client_timeout):
         response = await fal_client.run_async(
             model,
             await prepared(how.endpoint(model), arguments),
@@ -1172,6 +1350,7 @@ async def run_job(
             headers=how.headers("priority"),
         )
         job.accepted()
+        job.answered(response)
         return await save_media(job, response, output)
 
 
@@ -1183,8 +1362,8 @@ async def stream_job(
 
     The last event is the whole response. Few models stream; --path replaces /stream.
     """
-    how = Delivery(**delivery)
-    async with fal_session(model, seconds=how.client_timeout) as job:
+    how, job = Delivery(**delivery), Job(model)
+    async with fal_session(job, how.client_timeout):
         events: Any = fal_client.stream_async(
             model,
             await prepared(how.endpoint(model), arguments),
@@ -1227,7 +1406,7 @@ async def check_status(
     The status is IN_QUEUE, IN_PROGRESS or COMPLETED. A job that failed is COMPLETED too, with
     an "error" and perhaps an "error_type".
     """
-    async with fal_session(model, request_id, client_timeout):
+    async with fal_session(Job(model, request_id), client_timeout):
         status = await fal_client.status_async(model, request_id, with_logs=True)
         return {"request_id": request_id, "model": model, **status_fields(status)}
 
@@ -1248,24 +1427,30 @@ async def fetch_result(
     no_wait: bool = False,
     client_timeout: float | None = None,
     output: str | None = None,
+    job: Job | None = None,
 ) -> Any:
     """Fetch the model's response to a job; waits for the job to end.
 
     fal keeps responses for a limited time.
     """
-    progress = Progress()
-    async with fal_session(model, request_id, client_timeout) as job:
-        while True:
-            status = await fal_client.status_async(model, request_id, with_logs=True)
-            if isinstance(status, fal_client.Completed):
-                break
-            if no_wait:
-                state = status_fields(status)["status"]
-                raise Failure("not_finished", f"the job is {state}", retryable=True)
-            await progress.follow(status)
-        progress.update(status)
-        response = await fal_client.result_async(model, request_id)
-        return await save_media(job, response, output)
+    job = job or Job(model, request_id)
+    async with fal_session(job, client_timeout):
+        return await save_media(job, await follow(job, no_wait), output)
+
+
+async def follow(job: Job, no_wait: bool = False) -> Any:
+    """Tell how a job is getting on, and give the model's response when it has ended."""
+    model, request_id = str(job.model), str(job.request_id)
+    while True:
+        status = await fal_client.status_async(model, request_id, with_logs=True)
+        if no_wait and not isinstance(status, fal_client.Completed):
+            state = status_fields(status)["status"]
+            raise Failure("not_finished", f"the job is {state}", retryable=True)
+        await job.progress.follow(status)
+        if isinstance(status, fal_client.Completed):
+            break
+    job.answered(await fal_client.result_async(model, request_id))
+    return job.response
 
 
 @command("cancel", MODEL, REQUEST_ID, CLIENT_TIMEOUT, example=JOB_EXAMPLE)
@@ -1276,7 +1461,7 @@ async def cancel_job(
 
     A job that waits never runs; one that runs is asked to stop, which it may ignore.
     """
-    async with fal_session(model, request_id, client_timeout):
+    async with fal_session(Job(model, request_id), client_timeout):
         await fal_client.cancel_async(model, request_id)
     return {"request_id": request_id, "model": model, "status": "CANCELLATION_REQUESTED"}
 
@@ -1289,7 +1474,7 @@ async def upload_file(file: str) -> dict[str, Any]:
         if name != os.path.basename(file):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             file = shutil.copyfile(file, f"{folder}/{name}")
-        async with fal_session():
+        async with fal_session(Job()):
             url = await fal_client.upload_file_async(file, **NO_FALLBACK)  # type: ignore[arg-type]
             return {"url": web_url(url)}
 
@@ -1304,7 +1489,7 @@ async def upload_file(file: str) -> dict[str, Any]:
 async def upload_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
     """Convert a picture, turn it upright, upload it, and give its URL, which is public."""
     image, format = open_image(file, format)
-    async with fal_session():
+    async with fal_session(Job()):
         url = await fal_client.upload_image_async(image, format, **NO_FALLBACK)
         return {"url": web_url(url)}
 
@@ -1315,7 +1500,7 @@ async def upload_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
 async def upload_raw(file: str, *, content_type: str) -> dict[str, Any]:
     """Upload bytes under a content type of your own and give their URL, which is public."""
     data, name = read_bytes(file), portable_name(file)
-    async with fal_session():
+    async with fal_session(Job()):
         url = await fal_client.upload_async(data, content_type, name, **NO_FALLBACK)
         return {"url": web_url(url)}
 
@@ -1376,9 +1561,9 @@ async def realtime_session(
     Binary values in an answer are printed as data URIs. --path replaces /realtime.
     """
     message = {**arguments, **present(seed=seed), **(extra_json or {})}
-    path = Delivery(path).sub_path(model, "/realtime")
+    job, path = Job(model), Delivery(path).sub_path(model, "/realtime")
     async with (
-        fal_session(model, seconds=client_timeout) as job,
+        fal_session(job, client_timeout),
         fal_client.realtime_async(model, path=path) as connection,
     ):
         connection._ws.close_timeout = 1  # seconds, not 10; fal-client has no option for it
@@ -1398,17 +1583,10 @@ async def realtime_session(
 
 
 @command(
-    "batch-t2i",
-    MODEL,
-    *CHECKS,
-    T2I.many,
-    *T2I.shared,
-    *QUEUE,
-    CONCURRENCY,
-    example=T2I.batch_example,
+    "batch-t2i", MODEL, *CHECKS, *T2I.many, *T2I.shared, *QUEUE, *BATCH, example=T2I.batch_example
 )
 def batch_text_to_image(
-    model: str, prompts: Sequence[str], **options: Any
+    model: str, prompts: Sequence[str | Arguments], **options: Any
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Run one job for each prompt: {"index", "prompt", "request_id", "result" or "error"} each.
 
@@ -1418,17 +1596,10 @@ def batch_text_to_image(
 
 
 @command(
-    "batch-i2v",
-    MODEL,
-    *CHECKS,
-    I2V.many,
-    *I2V.shared,
-    *QUEUE,
-    CONCURRENCY,
-    example=I2V.batch_example,
+    "batch-i2v", MODEL, *CHECKS, *I2V.many, *I2V.shared, *QUEUE, *BATCH, example=I2V.batch_example
 )
 def batch_image_to_video(
-    model: str, image_urls: Sequence[str], **options: Any
+    model: str, image_urls: Sequence[str | Arguments], **options: Any
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Run one job for each image: {"index", "image_url", "request_id", "result" or "error"} each.
 
@@ -1440,54 +1611,101 @@ def batch_image_to_video(
 async def run_batch(
     task: Task,
     model: str,
-    items: Sequence[str],
+    items: Sequence[str | Arguments],
     *,
     concurrency: int = 4,
     client_timeout: float | None = None,
+    journal: str | None = None,
+    retry_unknown: bool = False,
+    retry_failed: bool = False,
     dry_run: bool = False,
     strict: bool = False,
     no_schema: bool = False,
+    keep: bool = False,
     **options: Any,
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Yield each job's line as it ends, and raise a Failure at last if any job failed."""
     own, delivery = task.split(options)
-    asked = [{**own, task.varied: item} for item in items]
+    asked = [batch_job(task, own, item) for item in items]
     requests = [Request("batch", task, one, strict, no_schema) for one in asked]
     if dry_run:
         for request in requests:
             yield await plan(model, request, **delivery)
         return
-    failed = 0
-    async with fal_session(model, seconds=client_timeout):
-        found = await requests[0].schema(Delivery(**delivery).endpoint(model))
-        fits = [request.fit(found) for request in requests]
-        for text in dict.fromkeys(text for it in fits for text in it.notes):
-            note(text)
-        subscribe = partial(subscribe_job, model, uploads=Uploads(), **delivery)
-        slots = asyncio.Semaphore(concurrency)
-        work = [
-            batch_line({"index": index, task.varied: item}, slots, partial(subscribe, it.arguments))
-            for index, (item, it) in enumerate(zip(items, fits, strict=True))
-        ]
-        async with contextlib.aclosing(as_they_end(work)) as lines:
-            async for line in lines:
-                failed += "error" in line
-                yield line
+    endpoint = Delivery(delivery.get("path")).endpoint(model)
+    failed, batch, pace = 0, Job(model), Pace()
+    subscribe = partial(subscribe_job, model, uploads=Uploads(), keep=keep, **delivery)
+    slots = asyncio.Semaphore(concurrency)
+    with Journal(journal) as book:
+        async with fal_session(batch, client_timeout):
+            found = await requests[0].schema(endpoint)
+            fits = [request.fit(found) for request in requests]
+            for text in dict.fromkeys(text for it in fits for text in it.notes):
+                note(text)
+            work = []
+            for index, (one, it) in enumerate(zip(asked, fits, strict=True)):
+                job = Job(model, progress=Progress(f"[{index}] ", pace))
+                job.deadline, job.entry = batch.deadline, book.entry(endpoint, one)
+                job.watched = not keep
+                submit = partial(subscribe, it.arguments, job=job)
+                response = partial(settle, job, job.entry, submit, retry_unknown, retry_failed)
+                known = {"index": index, task.varied: one[task.varied]}
+                work.append(batch_line(known, job, slots, response))
+            async with contextlib.aclosing(as_they_end(work)) as lines:
+                async for line in lines:
+                    failed += "error" in line
+                    yield line
     if failed:
         raise Failure("batch_failed", f"{failed} of {len(items)} jobs failed: see their lines")
 
 
+def batch_job(task: Task, shared: Arguments, item: str | Arguments) -> dict[str, Any]:
+    """The flags of one job of a batch, its own and those of all."""
+    own: dict[str, Any] = dict(item) if isinstance(item, Mapping) else {task.varied: item}
+    extra = {**shared.get("extra_json", {}), **own.pop("extra", {})}
+    return {**shared, **own, **present(extra_json=extra or None)}
+
+
+async def settle(
+    job: Job,
+    entry: Entry,
+    submit: Callable[[], Awaitable[Any]],
+    retry_unknown: bool,
+    retry_failed: bool,
+) -> Any:
+    """A job's response: from the journal, by its request id, or for money."""
+    if entry.state == "done":
+        job.request_id = entry.request_id
+        return entry.result
+    if entry.state == "sent" and not retry_unknown:
+        message = "the command ended before fal's answer came: whether fal has the job is unknown"
+        hint = f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown."
+        raise Failure("unknown_outcome", message, hint=hint)
+    if entry.state == "accepted":
+        job.accepted(entry.request_id)
+        try:
+            return await fetch_result(str(job.model), str(job.request_id), job=job)
+        except Failure as failure:
+            over = job.progress.completed or failure.status == 404
+            wanted = retry_failed or failure.type == "client_cancelled"
+            if not (over and wanted and failure.exit == Exit.FAILED):
+                raise
+    return await submit()
+
+
 async def batch_line(
-    known: dict[str, Any], slots: asyncio.Semaphore, subscribe: Callable[..., Awaitable[Any]]
+    known: dict[str, Any],
+    job: Job,
+    slots: asyncio.Semaphore,
+    response: Callable[[], Awaitable[Any]],
 ) -> dict[str, Any]:
     """What is printed of a job: one job that fails takes no other with it."""
-    progress = Progress(f"[{known['index']}] ")
     async with slots:
         try:
-            outcome = {"result": await subscribe(progress=progress)}
+            outcome = {"result": await response()}
         except Failure as failure:
-            outcome = {"error": failure.as_dict()}
-    return {**known, "request_id": progress.request_id, **outcome}
+            outcome = {"error": failure.about(job).as_dict()}
+    return {**known, "request_id": job.request_id, **outcome}
 
 
 async def as_they_end(work: Iterable[Coroutine[Any, Any, Any]]) -> AsyncGenerator[Any, None]:
@@ -1525,7 +1743,7 @@ async def fetch_models(
         headers["Authorization"] = f"Key {api_key()}"
     models: list[dict[str, Any]] = []
     seen: set[str] = set()
-    with failures():
+    with failures(Job()):
         async with httpx.AsyncClient(headers=headers, timeout=60) as client:
             while True:
                 response = await client.get(MODELS_URL, params=params)
@@ -2012,6 +2230,122 @@ LIMITS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], bool], str]] 
 }
 
 
+# Journal: what a batch knows of its jobs after it was killed
+
+
+class Journal:
+    """A file that tells of each job how far it got; one process at a time works on it.
+
+    Each step is a line of JSON, on disk before the next step is taken: {"job", "state", "at"},
+    after sent with "model" and "about", after accepted with "request_id", after done with
+    "result". `job` is made of the endpoint and the arguments, local files by their content, so
+    that a changed list finds its jobs again.
+    Without a path nothing is kept.
+    """
+
+    START = b'{"job": "'
+
+    def __init__(self, path: str | None) -> None:
+        self._known: dict[str, dict[str, Any]] = {}
+        self._twins: collections.Counter[str] = collections.Counter()
+        self._file = -1
+        if path:
+            self._open(path)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+    def _open(self, path: str) -> None:
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise usage(f"another process works on the journal {path}") from exc
+        except (OSError, ImportError) as exc:  # Windows has no fcntl
+            raise usage(f"cannot use the journal {path}: {words(exc)}") from exc
+        content = read_bytes(path)
+        if content[: len(self.START)] != self.START[: len(content)]:
+            raise usage(f"not a journal: {path}")
+        whole, _, torn = content.rpartition(b"\n")
+        for number, line in enumerate(whole.split(b"\n") if whole else (), 1):
+            try:
+                step = json.loads(line)
+                self._known.setdefault(step["job"], {}).update(step)
+            except (ValueError, KeyError, TypeError) as exc:
+                raise usage(f"line {number} of the journal {path} cannot be read") from exc
+        os.ftruncate(self._file, len(content) - len(torn))
+        if not whole:
+            sync_folder(path)
+
+    def entry(self, endpoint: str, asked: Arguments) -> Entry:
+        """Where the journal tells of these arguments; twins are told apart by their order."""
+        content = json.dumps([endpoint, with_media(file_digest, asked)], sort_keys=True)
+        name = hashlib.sha256(content.encode()).hexdigest()[:32]
+        self._twins[name] += 1
+        name += f"-{self._twins[name]}"
+        topic = asked.get("image_url") or asked.get("prompt")
+        about = {"model": endpoint, "about": str(topic)[:200]}
+        return Entry(self, name, about, self._known.get(name, {}))
+
+    def write(self, step: dict[str, Any]) -> None:
+        """Put a line on disk, whole or not at all."""
+        if self._file < 0:
+            return
+        end, line = os.lseek(self._file, 0, os.SEEK_END), (json_text(step) + "\n").encode()
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, end)
+            raise
+
+
+def sync_folder(path: str) -> None:
+    """Put a new file's name on disk as well."""
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    with contextlib.suppress(OSError):  # not every file system can
+        os.fsync(folder)
+    os.close(folder)
+
+
+class Entry:
+    """What a journal tells of one job."""
+
+    def __init__(
+        self, journal: Journal, name: str, about: dict[str, Any], known: dict[str, Any]
+    ) -> None:
+        self._journal, self._name, self._about = journal, name, about
+        self.state: str = known.get("state", "new")
+        self.request_id: str | None = known.get("request_id")
+        self.result = known.get("result")
+
+    def write(self, state: str, **facts: Any) -> None:
+        facts = self._about if state == "sent" else facts
+        try:
+            self._journal.write({"job": self._name, "state": state, "at": utc_now(), **facts})
+        except OSError as exc:
+            message = f"the journal cannot be written to: {words(exc)}"
+            if state == "sent":
+                raise Failure("journal_failed", f"{message}; the job was not sent") from exc
+            note(message)
+
+
+def utc_now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def file_digest(source: str) -> str:
+    """The same for the same picture, whatever its name."""
+    if is_remote(source):
+        return source
+    return "sha256:" + hashlib.sha256(read_bytes(os.path.expanduser(source))).hexdigest()
+
+
 # Files
 
 
@@ -2050,7 +2384,7 @@ async def _maybe_upload(source: str) -> str:
         return path
     data = read_bytes(path)
     content_type, name = str(media_type(data[:32])), portable_name(path)
-    async with fal_session():
+    async with fal_session(Job()):
         return web_url(await fal_client.upload_async(data, content_type, name, **NO_FALLBACK))
 
 
@@ -2071,14 +2405,13 @@ class Uploads:
             self._under_way[key] = asyncio.ensure_future(_maybe_upload(source))
         return await asyncio.shield(self._under_way[key])
 
-    async def replace(self, value: Any, field: str = "") -> Any:
-        """The value with a URL in place of each local file that a *_url or *_urls field names."""
-        if isinstance(value, Mapping):
-            done = await asyncio.gather(*(self.replace(item, name) for name, item in value.items()))
-            return dict(zip(value, done, strict=True))
-        if isinstance(value, (list, tuple)):
-            return await asyncio.gather(*(self.replace(item, field) for item in value))
-        return await self.url(value) if names_media(value, field) else value
+    async def replace(self, arguments: Arguments) -> dict[str, Any]:
+        """The arguments with a URL in place of each local file that they name."""
+        sources: dict[str, str] = {}
+        with_media(lambda source: sources.setdefault(source, source), arguments)
+        urls = await asyncio.gather(*map(self.url, sources))
+        done = dict(zip(sources, urls, strict=True))
+        return dict(with_media(done.__getitem__, arguments))
 
 
 def open_image(file: str, format: str) -> tuple[Image.Image, str]:
@@ -2113,7 +2446,6 @@ def find_media(value: Any) -> Iterator[str]:
 
 async def save_media(job: Job, response: Any, where: str | None) -> Any:
     """The response, with "downloaded_files" once its media are saved where the user asked."""
-    job.response = response
     if where is None:
         return response
     saved: list[dict[str, Any]] = []
@@ -2123,7 +2455,7 @@ async def save_media(job: Job, response: Any, where: str | None) -> Any:
     async with httpx.AsyncClient(follow_redirects=True, timeout=60) as client:
         for url in dict.fromkeys(find_media(response)):
             try:
-                with failures():
+                with failures(Job()):
                     saved.append(await save_file(client, url, where, str(job.model)))
             except Failure as failure:
                 lost.append(
@@ -2249,9 +2581,7 @@ def near_models(text: str) -> str:
 # Failures
 
 
-def answer_failure(
-    status: int, headers: Mapping[str, str], text: str, *, paid: bool = False
-) -> Failure:
+def answer_failure(status: int, headers: Mapping[str, str], text: str) -> Failure:
     """What an error answer says, in any of the shapes that fal's hosts use."""
     unexpected = ("unexpected_answer", Exit.FAILED, False)
     type, exit, retryable = STATUSES.get(status) or STATUSES.get(status // 100, unexpected)
@@ -2261,18 +2591,22 @@ def answer_failure(
         own_type, message, details = None, f"fal's gateway answered HTTP {status}", None
         if status in (502, 503, 504):
             type, exit = "gateway_error", Exit.NETWORK
-    if paid:
-        retryable = status in (429, 503)
-    if said := headers.get("x-fal-retryable") or headers.get("x-fal-needs-retry"):
-        retryable = said.lower() in ("true", "1")
+    told = told_retry(headers)
     if headers.get("x-fal-request-timeout-type"):  # it did not start in time, and never will
-        exit, retryable = Exit.TIMEOUT, True
+        exit, told = Exit.TIMEOUT, True
     if message.startswith("User is locked"):  # seen in 2026; nothing but the text tells
         own_type = "account_locked"
     type = own_type or headers.get("x-fal-error-type") or type
+    retryable = retryable if told is None else told
     failure = Failure(type, message, exit, retryable, status=status, details=details)
-    failure.told = bool(said) or exit == Exit.TIMEOUT
+    failure.told = told is not None
     return failure
+
+
+def told_retry(headers: Mapping[str, str]) -> bool | None:
+    """fal's own word on whether a repetition may help, if it says one."""
+    said = headers.get("x-fal-retryable") or headers.get("x-fal-needs-retry")
+    return said.lower() in ("true", "1") if said else None
 
 
 def refusal(body: Any) -> tuple[str | None, str, list[dict[str, Any]] | None]:
@@ -2328,8 +2662,7 @@ STATUSES: dict[int, tuple[str, int, bool]] = {
 
 def http_failure(exc: Any) -> Failure:
     response = exc.response
-    paid = is_paid(response.request)
-    return answer_failure(response.status_code, response.headers, response.text, paid=paid)
+    return answer_failure(response.status_code, response.headers, response.text)
 
 
 def handshake_failure(exc: Any) -> Failure:
@@ -2339,18 +2672,13 @@ def handshake_failure(exc: Any) -> Failure:
 
 
 def transport_failure(exc: Any) -> Failure:
-    """A connection that broke; after a paid POST was sent, nobody knows whether the job runs."""
     late = isinstance(exc, httpx.TimeoutException)
-    failure = Failure(
+    return Failure(
         "timeout" if late else "connection_lost",
         f"{'fal did not answer in time' if late else 'the connection to fal broke'}: {words(exc)}",
         Exit.TIMEOUT if late else Exit.NETWORK,
         retryable=True,
     )
-    if exc._request and is_paid(exc.request):
-        failure.retryable = False
-        failure.hint = f"The job may be running, and be billed: look at {REQUESTS_PAGE} first."
-    return failure
 
 
 def realtime_failure(exc: Any) -> Failure:
@@ -2365,6 +2693,11 @@ def realtime_failure(exc: Any) -> Failure:
 def missing_package(exc: Any) -> Failure | None:
     package = PACKAGES.get((exc.name or "").partition(".")[0])
     return usage(f"{package} is not installed: pip install {package}") if package else None
+
+
+def stop_failure(exc: Any) -> Failure:
+    """What the first signal to the command meant."""
+    return (INTERRUPTED if console.stopped == signal.SIGINT else TERMINATED)(exc)
 
 
 def row(
@@ -2382,6 +2715,8 @@ PACKAGES = {"fal_client": "fal-client", "httpx": "httpx", "PIL": "Pillow"}
 UNREACHABLE = row("unreachable", "fal could not be reached: {}", Exit.NETWORK, True)
 OUT_OF_TIME = row("timeout", "the time limit ran out", Exit.TIMEOUT)
 BAD_FILE = row("usage_error", "{}", Exit.USAGE)
+INTERRUPTED = row("interrupted", "interrupted", Exit.INTERRUPTED)
+TERMINATED = row("terminated", "terminated", Exit.TERMINATED)
 BROKEN = row("connection_lost", "the connection to fal broke: {}", Exit.NETWORK, True)
 
 # By full class name, so that nothing is imported to look one up. The most derived class wins.
@@ -2408,10 +2743,11 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "builtins.OSError": lambda exc: BAD_FILE(exc) if exc.filename else BROKEN(exc),
     "builtins.RecursionError": row("unexpected_answer", "the JSON is nested too deeply"),
     "builtins.ModuleNotFoundError": missing_package,
-    "builtins.KeyboardInterrupt": row("interrupted", "interrupted", Exit.INTERRUPTED),
-    "asyncio.exceptions.CancelledError": row("terminated", "terminated", Exit.TERMINATED),
+    "builtins.KeyboardInterrupt": INTERRUPTED,
+    "asyncio.exceptions.CancelledError": stop_failure,
 }
 
+MAY_RUN = f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
 # Where the job's end is not known.
 GIVEN_UP = (Exit.TIMEOUT, Exit.INTERRUPTED, Exit.TERMINATED)
 
@@ -2467,8 +2803,6 @@ def advice(failure: Failure) -> str | None:
     if failure.request_id:
         place = ("--model", failure.model, "--request-id", failure.request_id)
         return f"Look the job up: {command_line('result', *place)}"
-    if failure.exit in GIVEN_UP:
-        return f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
     return None
 
 
@@ -2520,6 +2854,99 @@ def json_text(value: Any, indent: int | None = None) -> str:
     )
 
 
+class Pace:
+    """How often to look at jobs, and how much to tell of them.
+
+    The end of a job is noticed within 5 % of its age, 0.1 s at least and 5 s at most. Jobs of
+    a batch share one pace: as they are alike, they take turns until the first of them has ended,
+    and what it took tells when to look at the others.
+    """
+
+    FREE_LINES = 20
+
+    def __init__(self) -> None:
+        self.followed = 0
+        self._least: float | None = None  # seconds that the quickest job took
+        self._news: asyncio.Event | None = None
+        self._started = self._spoke = time.monotonic()
+        self._lines = 0
+
+    async def wait(self, age: float) -> None:
+        """Until the next look at a job of that age in seconds."""
+        turn = min(max(age * 0.05, 0.1), 5.0)
+        if self._least is not None:
+            return await asyncio.sleep(max(turn, min(self._least - age, 5.0)))
+        self._news = self._news or asyncio.Event()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._news.wait(), min(turn * self.followed, 5.0))
+
+    def ended(self, age: float) -> None:
+        """A job has ended well at that age."""
+        self._least = min(age, self._least or age)
+        if self._news:
+            self._news.set()
+
+    def has_room(self) -> bool:
+        """Whether stderr takes another line: fewer as time goes by, if no person watches."""
+        now = time.monotonic()
+        quiet = now - self._spoke
+        room = self._lines < self.FREE_LINES or quiet > max(1.0, (self._spoke - self._started) / 10)
+        if room:
+            self._lines, self._spoke = self._lines + 1, now
+        return room or console.is_terminal()
+
+
+class Progress:
+    """Tells how one job is getting on, each log line once, and waits between the looks at it."""
+
+    def __init__(self, label: str = "", pace: Pace | None = None) -> None:
+        self._label, self._pace = label, pace or Pace()
+        self.completed = False
+        self._state = ""
+        self._seen: set[tuple[str, str]] = set()
+        self._started: float | None = None
+
+    def say(self, text: str) -> None:
+        console.line(self._label + text)
+
+    async def follow(self, status: fal_client.Status) -> None:
+        """Report, then wait until it is time to look again."""
+        if self._started is None:
+            self._started = time.monotonic()
+            self._pace.followed += 1
+        age = time.monotonic() - self._started
+        self._update(status, age)
+        if not isinstance(status, fal_client.Completed):
+            return await self._pace.wait(age)
+        self.completed = True
+        self._pace.followed -= 1
+        if not status.error:
+            self._pace.ended(age)
+
+    def _update(self, status: fal_client.Status, age: float) -> None:
+        fields = status_fields(status)
+        for entry in fields["logs"]:
+            self._log(entry)
+        state = fields["status"].lower().replace("_", " ")
+        if position := fields.get("queue_position"):
+            state += f", {position} ahead"
+        if console.is_terminal():
+            state += f", {age:.0f} s"
+        if state != self._state and (state == "completed" or self._pace.has_room()):
+            self._state = state
+            console.state(self._label + state)
+
+    def _log(self, entry: Any) -> None:
+        """fal's list of logs is a window that slides: known lines are told by their content."""
+        entry = entry if isinstance(entry, dict) else {"message": entry}
+        key = str(entry.get("timestamp")), str(entry.get("message"))
+        if key not in self._seen:
+            self._seen.add(key)
+            for line in key[1].splitlines():
+                if self._pace.has_room():
+                    self.say(f"| {line}")
+
+
 class Console:
     """stdout for data; stderr for progress, notes and the last word on a failure.
 
@@ -2530,6 +2957,8 @@ class Console:
         self.quiet = True
         self.job = Job()  # the one that a failure of the whole command is about
         self.cancelled: list[str] = []
+        self.running: list[str] = []
+        self.stopped: int | None = None  # the signal that stops the command
         self.notes: set[str] = set()
         self._live = False
 
@@ -2622,54 +3051,6 @@ def note(text: str) -> None:
     if text not in console.notes:
         console.notes.add(text)
         console.line(f"note: {text}")
-
-
-def pause(age: float) -> float:
-    """Seconds until the next look at a job of that age: its end is noticed within 5 %."""
-    return min(max(age * 0.05, 0.1), 5.0)
-
-
-class Progress:
-    """Tells how one job is getting on, each log line once, and paces the looks at it."""
-
-    def __init__(self, label: str = "") -> None:
-        self.request_id: str | None = None
-        self._label = label
-        self._state = ""
-        self._seen: set[tuple[str, str]] = set()
-        self._started = time.monotonic()
-
-    def enqueued(self, request_id: str) -> None:
-        self.request_id = request_id
-        console.line(f"{self._label}request id {request_id}")
-
-    async def follow(self, status: fal_client.Status) -> None:
-        """Report, then wait until it is time to look again."""
-        self.update(status)
-        if not isinstance(status, fal_client.Completed):
-            await asyncio.sleep(pause(time.monotonic() - self._started))
-
-    def update(self, status: fal_client.Status) -> None:
-        fields = status_fields(status)
-        for entry in fields["logs"]:
-            self._log(entry)
-        state = fields["status"].lower().replace("_", " ")
-        if position := fields.get("queue_position"):
-            state += f", {position} ahead"
-        if console.is_terminal():
-            state += f", {time.monotonic() - self._started:.0f} s"
-        if state != self._state:
-            self._state = state
-            console.state(f"{self._label}{state}")
-
-    def _log(self, entry: Any) -> None:
-        """fal's list of logs is a window that slides: known lines are told by their content."""
-        entry = entry if isinstance(entry, dict) else {"message": entry}
-        key = str(entry.get("timestamp")), str(entry.get("message"))
-        if key not in self._seen:
-            self._seen.add(key)
-            for line in key[1].splitlines():
-                console.line(f"{self._label}| {line}")
 
 
 # The command line
@@ -2785,17 +3166,44 @@ def perform(command: Command, flags: dict[str, Any]) -> None:
 
 async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
     # websockets leaves errors in callbacks when a proxy hangs up; asyncio would print them.
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)
-    with contextlib.suppress(NotImplementedError, AttributeError):  # Windows
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:  # and not ignored, as by nohup
-                loop.add_signal_handler(number, task.cancel)  # type: ignore[union-attr]
-    if hasattr(outcome, "__await__"):
-        return console.show(await outcome, as_text)
-    async with contextlib.aclosing(outcome) as lines:
-        async for line in lines:
-            console.emit(line)
+    # asyncio.run would wait for a thread that hangs in getaddrinfo, long after the time limit.
+    loop.shutdown_default_executor = no_wait  # type: ignore[method-assign]
+    with stopping_on_signals():
+        if hasattr(outcome, "__await__"):
+            return console.show(await outcome, as_text)
+        async with contextlib.aclosing(outcome) as lines:
+            async for line in lines:
+                console.emit(line)
+
+
+async def no_wait(*_: Any) -> None:
+    """Leave threads to themselves."""
+
+
+@contextlib.contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Cancel the running task at the first Ctrl-C, SIGTERM or SIGHUP; leave at the second."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop(number: int, frame: Any) -> None:
+        if console.stopped:
+            os._exit(conclude(asyncio.CancelledError()))
+        console.stopped = number
+        loop.call_soon_threadsafe(task.cancel)  # type: ignore[union-attr]
+
+    handlers = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            with contextlib.suppress(ValueError):  # not in the main thread
+                handlers[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -2824,6 +3232,8 @@ def conclude(exc: BaseException) -> int:
     failure.about(console.job)
     if console.cancelled:
         failure.message += f"; fal was asked to cancel {', '.join(console.cancelled)}"
+    if console.running:
+        failure.message += f"; still running at fal: {', '.join(console.running)}"
     if failure.response is not None:
         with contextlib.suppress(Failure, BrokenPipeError):
             console.show(failure.response)

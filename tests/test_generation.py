@@ -18,7 +18,7 @@ MINIMAX = "fal-ai/minimax-video/image-to-video"
 def test_submit_prints_the_request_id(fal: Sandbox, cli: Cli) -> None:
     done = cli("submit-t2i", "--model", FLUX, "--prompt", "A cat")
     (request_id,) = fal.jobs
-    assert (done.status, done.stderr) == (0, "")
+    assert (done.status, done.stderr) == (0, f"request id {request_id}\n")
     assert done.json == {"request_id": request_id, "model": FLUX}
     assert fal.jobs[request_id].arguments == {"prompt": "A cat"}
 
@@ -152,6 +152,7 @@ def test_rush_is_sent_as_normal_and_says_so(fal: Sandbox, cli: Cli) -> None:
     assert job.headers["x-fal-queue-priority"] == "normal"
     assert done.stderr == (
         "note: fal's queue has nothing above normal priority: rush is sent as normal\n"
+        f"request id {job.request_id}\n"
     )
 
 
