@@ -133,6 +133,7 @@ class Failure(Exception):
     request_id: str | None = None
     response: Any = None
     told = False  # whether `retryable` is fal's word and not ours
+    doubt = False  # whether something may be running that nobody has the request id of
 
     def __init__(
         self,
@@ -155,8 +156,7 @@ class Failure(Exception):
         self.request_id = self.request_id or job.request_id
         self.response = self.response or job.response
         self.retryable = self.retryable and (self.told or not job.paid)
-        if job.paid and not self.request_id and job.state != "done":
-            self.hint = self.hint or MAY_RUN
+        self.doubt = self.doubt or (job.paid and job.state != "done" and not self.request_id)
         return self
 
     def as_dict(self) -> dict[str, Any]:
@@ -890,8 +890,12 @@ def is_paid(request: httpx.Request) -> bool:
 def refuse_strangers(host: str) -> None:
     """Keep the key from hosts that an answer names and that are not fal's."""
     own = (fal_client.auth.FAL_RUN_HOST, fal_client.auth.FAL_QUEUE_RUN_HOST)  # user's settings
-    if not f".{host}".endswith(FAL_DOMAINS) and host not in [name.split(":")[0] for name in own]:
+    if not f".{host}".endswith(FAL_DOMAINS) and host not in map(host_of, own):
         raise Failure("unexpected_answer", f"fal's answer leads to {host}, which is not fal's")
+
+
+def host_of(setting: str) -> str:
+    return setting.partition(":")[0]
 
 
 class PaidOnce:
@@ -910,13 +914,14 @@ class PaidOnce:
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         refuse_strangers(request.url.host)
-        left = BUSY_LIMIT
+        left, hint = BUSY_LIMIT, None
         for backoff in (*BACKOFF, None):
             response = await self._answer(request)
             if backoff is None or not is_busy(request, response):
                 break
             wait = asked_wait(response.headers, backoff)
             if wait > left:
+                hint = f"fal asks to wait {wait:.0f} s: repeat the command then."
                 break
             left -= wait
             said = f"fal is busy (HTTP {response.status_code})"
@@ -927,7 +932,9 @@ class PaidOnce:
             await response.aread()
             if is_paid(request) and is_refusal(request, response):
                 CURRENT.get().becomes("refused")
-            raise answer_failure(response.status_code, response.headers, response.text)
+            failure = answer_failure(response.status_code, response.headers, response.text)
+            failure.hint = hint
+            raise failure
         return response
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
@@ -935,11 +942,9 @@ class PaidOnce:
         if pays:
             job.becomes("sent")
         try:
-            response = await self._transport.handle_async_request(request)
-            self._reached = True
-            if pays and (response.status_code >= 300 or not is_stream(request)):
-                await response.aread()  # here, where a connection that breaks is not tried again
-            return response
+            if request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST) and pays:
+                return await self._submit(request, job)
+            return await self._send(request)
         except httpx.RequestError as exc:
             unsent = isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
             if pays and unsent:
@@ -947,6 +952,24 @@ class PaidOnce:
             if self._reached if unsent else not pays:
                 raise
             raise explain(exc) or exc from exc
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        response = await self._transport.handle_async_request(request)
+        self._reached = True
+        if is_paid(request) and (response.status_code >= 300 or not is_stream(request)):
+            await response.aread()  # here, where a connection that breaks is not tried again
+        return response
+
+    async def _submit(self, request: httpx.Request, job: Job) -> httpx.Response:
+        """Hear fal out even when the command is stopped: only the request id can be cancelled."""
+        sending = asyncio.ensure_future(self._send(request))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            if response := await insist(sending, job):
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    job.accepted(response.json()["request_id"])
+            raise
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -1085,22 +1108,26 @@ async def fal_session(job: Job, seconds: float | None = None) -> AsyncIterator[N
 
 
 async def abandon(job: Job) -> None:
-    """Cancel at fal what nobody waits for any longer: within 3 seconds, or 1 if time is up."""
+    """Cancel at fal what nobody waits for any longer."""
     if job.state != "accepted" or not (job.model and job.request_id):
         return
     console.job = job
     console.running.append(job.request_id)
     if not job.watched:
         return
-    late = job.deadline and asyncio.get_running_loop().time() >= job.deadline
-    request = fal_client.cancel_async(job.model, job.request_id)
-    cancelling = asyncio.ensure_future(asyncio.wait_for(request, 0.8 if late else 3))
-    for _ in range(2):  # the task may be cancelled twice, by the loop and by its batch
-        with contextlib.suppress(Exception, asyncio.CancelledError):
-            await asyncio.shield(cancelling)
-    if cancelling.done() and not cancelling.cancelled() and not cancelling.exception():
+    if await insist(cancel_job(job.model, job.request_id), job):
         console.running.remove(job.request_id)
         console.cancelled.append(job.request_id)
+
+
+async def insist(awaitable: Awaitable[Any], job: Job) -> Any:
+    """What it gives within 3 seconds, or 1 if time is up, though the task is being cancelled."""
+    late = job.deadline and asyncio.get_running_loop().time() >= job.deadline
+    work = asyncio.ensure_future(asyncio.wait_for(awaitable, 0.4 if late else 3))
+    for _ in range(2):  # the task may be cancelled twice, by the loop and by its batch
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            return await asyncio.shield(work)
+    return None
 
 
 # Operations: each is a command; its keywords are the flags, and its docstring is the help.
@@ -1290,6 +1317,7 @@ async def submit_job(
             start_timeout=how.start_timeout,
         )
         job.accepted(handle.request_id)
+    console.job = job
     return {"request_id": job.request_id, "model": model}
 
 
@@ -2747,7 +2775,6 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "asyncio.exceptions.CancelledError": stop_failure,
 }
 
-MAY_RUN = f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
 # Where the job's end is not known.
 GIVEN_UP = (Exit.TIMEOUT, Exit.INTERRUPTED, Exit.TERMINATED)
 
@@ -2786,6 +2813,8 @@ def advice(failure: Failure) -> str | None:
     """The next thing to do."""
     if failure.type in HINTS:
         return HINTS[failure.type]
+    if failure.doubt:
+        return f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
     if failure.exit == Exit.CREDENTIALS:
         return HINTS["unauthorized"]
     if failure.message.startswith("Path "):
@@ -3233,7 +3262,7 @@ def conclude(exc: BaseException) -> int:
     if console.cancelled:
         failure.message += f"; fal was asked to cancel {', '.join(console.cancelled)}"
     if console.running:
-        failure.message += f"; still running at fal: {', '.join(console.running)}"
+        failure.message += f"; not cancelled: {', '.join(console.running)}"
     if failure.response is not None:
         with contextlib.suppress(Failure, BrokenPipeError):
             console.show(failure.response)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +35,12 @@ class Outcome:
     @property
     def lines(self) -> list[Any]:
         return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def notes(self) -> str:
+        """stderr without the request ids."""
+        lines = self.stderr.splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("request id "))
 
     @property
     def error(self) -> Any:
@@ -97,6 +103,50 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
     Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 30).convert("RGB").save(path)
     return path
+
+
+Starter = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Iterator[Starter]:
+    """Starts skill_fal.py and leaves it running; whatever is left at the end is killed."""
+    children: list[subprocess.Popen[str]] = []
+
+    def run(*argv: str) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-W", "error", str(SCRIPT), *argv],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        children.append(child)
+        return child
+
+    yield run
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
+
+
+def read_until(child: subprocess.Popen[str], text: str) -> str:
+    """The stderr of a process up to the line that holds the text."""
+    assert child.stderr is not None
+    read = ""
+    while text not in read:
+        line = child.stderr.readline()
+        assert line, f"no {text!r} in {read!r}"
+        read += line
+    return read
+
+
+def finished(child: subprocess.Popen[str], read: str = "") -> Outcome:
+    stdout, stderr = child.communicate(timeout=30)
+    assert "Traceback" not in stderr
+    return Outcome(child.returncode, stdout, read + stderr)
 
 
 def is_look_up(request: Recorded) -> bool:

@@ -33,7 +33,7 @@ A, B = "https://example.com/a.png", "https://example.com/b.png"
 def dry(cli: Cli, command: str, model: str, *argv: str) -> Any:
     """The request that a command would send."""
     done = cli(command, "--model", model, *argv, "--dry-run")
-    assert (done.status, done.stderr) == (0, ""), done.stderr
+    assert (done.status, done.notes) == (0, ""), done.notes
     return done.json
 
 
@@ -116,7 +116,7 @@ def test_videos(
 def test_no_prompt_is_an_empty_one_where_the_model_insists(fal: Sandbox, cli: Cli) -> None:
     done = cli("submit-i2v", "--model", KLING, "--image-url", A)
     assert done.status == 0
-    assert done.stderr == "note: the model requires a prompt: an empty one is sent\n"
+    assert done.notes == "note: the model requires a prompt: an empty one is sent\n"
     assert [job.arguments for job in fal.jobs.values()] == [{"image_url": A, "prompt": ""}]
 
 
@@ -211,8 +211,8 @@ def test_warnings_before_money_is_spent(fal: Sandbox, cli: Cli) -> None:
     model = "fal-ai/runway-gen3/turbo/image-to-video"
     fal.on("POST", "fal.run", "*", Reply(404, json={"detail": "Path /stream not found"}))
     done = cli("stream-i2v", "--model", model, "--image-url", A, "--prompt", "Rain")
-    assert "note: fal calls the model deprecated" in done.stderr
-    assert "note: fal does not list the model among those that stream" in done.stderr
+    assert "note: fal calls the model deprecated" in done.notes
+    assert "note: fal does not list the model among those that stream" in done.notes
 
 
 # --dry-run, --schema
@@ -293,7 +293,7 @@ def submit(cli: Cli, **env: str) -> str:
     """What stderr says of a submission that must succeed."""
     done = cli("submit-t2i", "--model", FLUX, "--prompt", "A cat", env=env)
     assert done.status == 0
-    return done.stderr
+    return done.notes
 
 
 def test_a_cold_cache_costs_one_request_and_a_warm_one_none(fal: Sandbox, cli: Cli) -> None:
@@ -303,7 +303,7 @@ def test_a_cold_cache_costs_one_request_and_a_warm_one_none(fal: Sandbox, cli: C
 
 def test_no_schema_looks_nothing_up(fal: Sandbox, cli: Cli) -> None:
     argv = ("--model", FLUX, "--prompt", "A cat", "--negative-prompt", "dogs", "--no-schema")
-    assert cli("submit-t2i", *argv).stderr == ""
+    assert cli("submit-t2i", *argv).notes == ""
     assert look_ups(fal) == 0
     assert [job.arguments["negative_prompt"] for job in fal.jobs.values()] == ["dogs"]
 

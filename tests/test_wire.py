@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import test_fitting
+import test_journal
+import test_once
 from conftest import Cli, is_look_up, sent
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox, Stall
@@ -99,6 +101,12 @@ LOCAL = {
     "--client-timeout": "test_client_timeout",
     "--output": "test_output_saves_the_pictures",
     "--concurrency": "test_concurrency_bounds_the_jobs_under_way",
+    "--keep": "test_keep_leaves_the_jobs_running",
+    "--prompts-file": "test_prompts_from_a_file",
+    "--image-urls-file": "test_images_from_a_file",
+    "--journal": "test_a_journal_is_taken_up_again",
+    "--retry-unknown": "test_what_is_in_doubt_is_repeated_on_request_alone",
+    "--retry-failed": "test_what_failed_is_repeated_on_request_alone",
     "--json": "test_json",
     "--no-wait": "test_no_wait",
     "--categories": "test_categories",
@@ -119,7 +127,8 @@ def test_every_command_of_the_seed_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", LOCAL.values())
 def test_the_tests_named_above_exist(name: str) -> None:
-    assert callable(globals().get(name) or getattr(test_fitting, name, None))
+    places = (globals(), *map(vars, (test_fitting, test_journal, test_once)))
+    assert any(callable(place.get(name)) for place in places)
 
 
 def sse_reply() -> Reply:

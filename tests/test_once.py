@@ -1,0 +1,284 @@
+"""Never twice: what is repeated, what is not, and what stopping a command stops."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Cli, Starter, finished, paid, read_until
+from sandbox import Cut, Latency, Reply, Sandbox, Stall, nginx
+
+FLUX = "fal-ai/flux/dev"
+QUEUE, RUN = "queue.fal.run", "fal.run"
+PROMPT = ("--model", FLUX, "--prompt", "A cat")
+AT_ONCE = {"Retry-After": "0"}
+
+
+def busy(status: int, **headers: str) -> Reply:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status, json={"detail": "Too many requests"}, headers={**AT_ONCE, **names})
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("command", ["submit-t2i", "subscribe-t2i", "run-t2i", "batch-t2i"])
+def test_a_busy_fal_is_asked_again(fal: Sandbox, cli: Cli, command: str, status: int) -> None:
+    fal.on("POST", "*fal.run", "*", busy(status), busy(status))
+    many = command.startswith("batch")
+    done = cli(command, *PROMPT[:2], "--prompts" if many else "--prompt", "A cat")
+    assert (done.status, len(paid(fal))) == (0, 3)
+    assert f"note: fal is busy (HTTP {status}): asking again in 0 s" in done.stderr
+
+
+def test_a_stream_is_asked_for_again(fal: Sandbox, cli: Cli) -> None:
+    event = {"content-type": "text/event-stream"}
+    fal.on("POST", RUN, "*", busy(429), Reply(content=b'data: {"a": 1}\n\n', headers=event))
+    done = cli("stream-t2i", *PROMPT)
+    assert (done.status, done.lines, len(paid(fal))) == (0, [{"a": 1}], 2)
+
+
+def test_the_wait_is_as_long_as_fal_asks(fal: Sandbox, cli: Cli) -> None:
+    fal.on("POST", QUEUE, "*", busy(429, Retry_After="1"))
+    done = cli("submit-t2i", *PROMPT)
+    first, second = [r.at for r in fal.requests if r.method == "POST"]
+    assert done.status == 0
+    assert 1 <= second - first < 5
+    assert "asking again in 1 s, for 59 s more at most" in done.stderr
+
+
+def test_the_wait_may_be_a_date(fal: Sandbox, cli: Cli) -> None:
+    fal.on("POST", QUEUE, "*", busy(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"))
+    assert (cli("submit-t2i", *PROMPT).status, len(paid(fal))) == (0, 2)
+
+
+def test_nobody_waits_for_longer_than_the_bound(fal: Sandbox, cli: Cli) -> None:
+    fal.on("POST", QUEUE, "*", fal.always(busy(429, Retry_After="3600")))
+    done = cli("submit-t2i", *PROMPT)
+    assert (done.status, len(paid(fal))) == (1, 1)
+    assert (done.error["type"], done.error["retryable"]) == ("rate_limited", True)
+    assert "3600 s" in done.error["hint"]
+
+
+def test_a_fal_that_stays_busy_is_asked_seven_times(fal: Sandbox, cli: Cli) -> None:
+    fal.on("POST", QUEUE, "*", fal.always(busy(503)))
+    done = cli("submit-t2i", *PROMPT)
+    assert (done.status, done.error["retryable"], len(paid(fal))) == (1, True, 7)
+
+
+FINAL: dict[str, tuple[Any, int]] = {
+    "cut before the answer": (Cut("request"), 4),
+    "cut in the headers": (Cut("headers"), 4),
+    "cut in the body": (Cut("body"), 4),
+    "nginx 502": (nginx(502), 4),
+    "nginx 503": (nginx(503), 4),
+    "nginx 504": (nginx(504), 4),
+    "a runner that went away": (busy(503, X_Fal_Error_Type="runner_disconnected"), 1),
+    "a refusal to be asked again": (busy(503, X_Fal_Retryable="false"), 1),
+    "a redirect": (Reply(302, headers={"location": "https://fal.run/elsewhere"}), 1),
+    **{str(status): (Reply(status, json={"detail": "Oh"}), 1) for status in (408, 409, 500, 502)},
+    "504": (Reply(504, json={"detail": "Oh"}), 1),
+}
+
+
+@pytest.mark.parametrize("fault", FINAL)
+@pytest.mark.parametrize("command", ["submit-t2i", "run-t2i", "stream-t2i"])
+def test_nothing_else_is_repeated(fal: Sandbox, cli: Cli, command: str, fault: str) -> None:
+    action, status = FINAL[fault]
+    if (command, fault) == ("stream-t2i", "cut in the body"):
+        status = 4
+    fal.on("POST", "*fal.run", "*", action)
+    done = cli(command, *PROMPT)
+    assert (done.status, done.error["retryable"], len(paid(fal))) == (status, False, 1)
+    assert "dashboard/requests" in done.error["hint"]
+
+
+def test_the_request_id_comes_before_the_wait(fal: Sandbox, start: Starter) -> None:
+    fal.run_seconds = 60
+    child = start("submit-t2i", *PROMPT)
+    done = finished(child)
+    (request_id,) = fal.jobs
+    assert done.stderr == f"request id {request_id}\n"
+    child = start("subscribe-t2i", *PROMPT)
+    assert "request id" in read_until(child, "request id")
+    child.send_signal(signal.SIGTERM)
+    assert finished(child).status == 143
+
+
+def test_the_second_interrupt_leaves_at_once(fal: Sandbox, start: Starter) -> None:
+    fal.run_seconds = 60
+    fal.on("PUT", QUEUE, "*/cancel", fal.always(Stall(30)))
+    child = start("subscribe-t2i", *PROMPT)
+    read = read_until(child, "in progress")
+    child.send_signal(signal.SIGINT)
+    wait_for(fal, "PUT")
+    child.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    done = finished(child, read)
+    (request_id,) = fal.jobs
+    assert time.monotonic() - began < 2
+    assert (done.status, done.error["type"]) == (130, "interrupted")
+    assert done.error["message"] == f"interrupted; not cancelled: {request_id}"
+    assert done.error["request_id"] == request_id
+
+
+def wait_for(fal: Sandbox, method: str) -> None:
+    deadline = time.monotonic() + 30
+    while not any(request.method == method for request in fal.requests):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_cancellation_that_fal_does_not_answer_is_bounded(fal: Sandbox, start: Starter) -> None:
+    fal.run_seconds = 60
+    fal.on("PUT", QUEUE, "*/cancel", fal.always(Stall(30)))
+    child = start("subscribe-t2i", *PROMPT)
+    read = read_until(child, "in progress")
+    child.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    done = finished(child, read)
+    assert time.monotonic() - began < 6
+    assert (done.status, "not cancelled" in done.error["message"]) == (143, True)
+
+
+@pytest.mark.parametrize("command", ["submit-t2i", "subscribe-t2i", "batch-t2i"])
+def test_a_job_is_cancelled_though_its_request_id_is_not_here_yet(
+    fal: Sandbox, start: Starter, command: str
+) -> None:
+    """Of submit-*, which leaves jobs running, it is printed at least."""
+    fal.run_seconds = 60
+    fal.on("POST", QUEUE, "*", Stall(1))
+    flag = "--prompts" if command.startswith("batch") else "--prompt"
+    child = start(command, "--model", FLUX, flag, "A cat")
+    wait_for(fal, "POST")
+    child.send_signal(signal.SIGINT)
+    done = finished(child)
+    (job,) = fal.jobs.values()
+    assert (done.status, job.cancelled) == (130, command != "submit-t2i")
+    assert f"request id {job.request_id}" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["subscribe-t2i", "batch-t2i"])
+def test_keep_leaves_the_jobs_running(fal: Sandbox, start: Starter, command: str) -> None:
+    fal.run_seconds = 60
+    flag = "--prompts" if command.startswith("batch") else "--prompt"
+    child = start(command, "--model", FLUX, flag, "A cat", "--keep")
+    read = read_until(child, "in progress")
+    child.send_signal(signal.SIGINT)
+    done = finished(child, read)
+    (job,) = fal.jobs.values()
+    assert (done.status, job.cancelled) == (130, False)
+    assert done.error["message"] == f"interrupted; not cancelled: {job.request_id}"
+
+
+def test_keep_outlives_the_time_limit(fal: Sandbox, cli: Cli) -> None:
+    fal.run_seconds = 60
+    done = cli("subscribe-t2i", *PROMPT, "--keep", "--client-timeout", "2")
+    (job,) = fal.jobs.values()
+    assert (done.status, job.cancelled) == (5, False)
+    assert "x-fal-request-timeout" not in job.headers
+    assert job.request_id in done.error["hint"]
+
+
+@pytest.mark.parametrize("command", ["subscribe-t2i", "batch-t2i"])
+def test_the_time_limit_includes_the_cancellation(fal: Sandbox, cli: Cli, command: str) -> None:
+    """To within a second, and what starting Python takes on a busy machine."""
+    fal.run_seconds = 60
+    fal.on("PUT", QUEUE, "*/cancel", fal.always(Stall(30)))
+    flag = "--prompts" if command.startswith("batch") else "--prompt"
+    done = cli(command, "--model", FLUX, flag, "A cat", "--client-timeout", "2")
+    (job,) = fal.jobs.values()
+    assert done.status == 5
+    assert fal.requests[-1].method == "PUT"
+    assert fal.requests[-1].at - job.submitted_at < 3
+    assert f"not cancelled: {job.request_id}" in done.error["message"]
+
+
+def test_a_look_that_fails_is_repeated(fal: Sandbox, cli: Cli) -> None:
+    fal.run_seconds = 0.5
+    fal.on("GET", QUEUE, "*/status", busy(500), busy(429), nginx(502), Cut("headers"), busy(503))
+    done = cli("subscribe-t2i", *PROMPT)
+    assert (done.status, len(paid(fal))) == (0, 1)
+
+
+def test_jobs_of_a_batch_share_the_looks(fal: Sandbox, cli: Cli) -> None:
+    fal.latencies[FLUX] = Latency(queue_seconds=0, run_seconds=1.5)
+    prompts = tuple(f"A cat, {number}" for number in range(20))
+    done = cli("batch-t2i", "--model", FLUX, "--prompts", *prompts, "--concurrency", "10")
+    assert done.status == 0
+    looks = [request for request in fal.requests if request.path.endswith("/status")]
+    assert len(looks) <= 6 * len(prompts)  # each alone takes 14
+
+
+PROMPTS = 'A cat\n\n{"prompt": "A dog", "seed": 7, "width": 512, "height": 256}\r\n'
+
+
+def test_prompts_from_a_file(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    extra = json.dumps({"prompt": "An owl", "extra": {"sync_mode": False, "seed": 9}})
+    (tmp_path / "prompts.txt").write_text(PROMPTS + extra)
+    shared = ("--seed", "5", "--extra-json", '{"enable_safety_checker": true}')
+    done = cli("batch-t2i", "--model", FLUX, "--prompts-file", "prompts.txt", *shared)
+    assert done.status == 0
+    assert {line["index"]: line["prompt"] for line in done.lines} == {
+        0: "A cat",
+        1: "A dog",
+        2: "An owl",
+    }
+    arguments = {job.arguments["prompt"]: job.arguments for job in fal.jobs.values()}
+    assert arguments == {
+        "A cat": {"prompt": "A cat", "seed": 5, "enable_safety_checker": True},
+        "A dog": {
+            "prompt": "A dog",
+            "seed": 7,
+            "image_size": {"width": 512, "height": 256},
+            "enable_safety_checker": True,
+        },
+        "An owl": {
+            "prompt": "An owl",
+            "seed": 9,
+            "enable_safety_checker": True,
+            "sync_mode": False,
+        },
+    }
+
+
+def test_prompts_from_stdin(fal: Sandbox, cli: Cli) -> None:
+    done = cli("batch-t2i", "--model", FLUX, "--prompts-file", "-", stdin="A cat\nA dog\n")
+    assert {line["prompt"] for line in done.lines} == {"A cat", "A dog"}
+
+
+def test_images_from_a_file(fal: Sandbox, cli: Cli, tmp_path: Path, photo: Path) -> None:
+    model = "fal-ai/kling-video/v3/pro/image-to-video"
+    row = {"image_url": ["photo.jpg", "https://example.com/end.png"], "duration": 10}
+    (tmp_path / "images.txt").write_text(f"photo.jpg\n{json.dumps(row)}\n")
+    argv = ("--model", model, "--image-urls-file", "images.txt", "--prompt", "Rain")
+    done = cli("batch-i2v", *argv)
+    assert done.status == 0
+    one, two = sorted(fal.jobs.values(), key=lambda job: len(job.arguments))
+    assert one.arguments["start_image_url"] == two.arguments["start_image_url"]
+    assert two.arguments["end_image_url"] == "https://example.com/end.png"
+    assert (two.arguments["duration"], one.arguments["prompt"]) == ("10", "Rain")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "prompts.txt holds no jobs"),
+        ("A cat\n{broken", "prompts.txt, line 2: not valid JSON"),
+        ('{"seed": 7}', "prompts.txt, line 1: prompt is missing"),
+        ('{"prompt": "A cat", "sed": 7}', "prompts.txt, line 1: no such argument: sed"),
+        ('{"prompt": "A cat", "seed": "x"}', "prompts.txt, line 1: argument --seed"),
+        ('{"prompt": "A cat", "extra": 7}', "prompts.txt, line 1: argument --extra-json"),
+        ('{"prompt": "-"}', "prompts.txt, line 1: prompt: - does not stand for stdin"),
+        ('{"prompt": " "}', "prompts.txt, line 1: argument --prompt: the text is empty"),
+    ],
+)
+def test_a_file_of_prompts_that_is_wrong(
+    fal: Sandbox, cli: Cli, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "prompts.txt").write_text(text)
+    done = cli("batch-t2i", "--model", FLUX, "--prompts-file", "prompts.txt")
+    assert (done.status, fal.requests) == (2, [])
+    assert said in done.error["message"]
