@@ -1589,6 +1589,8 @@ async def realtime_session(
     Binary values in an answer are printed as data URIs. --path replaces /realtime.
     """
     message = {**arguments, **present(seed=seed), **(extra_json or {})}
+    # A redirect would hand the arguments to a stranger; fal-client has no option against it.
+    websockets.connect.process_redirect = lambda _, exc: exc  # type: ignore
     job, path = Job(model), Delivery(path).sub_path(model, "/realtime")
     async with (
         fal_session(job, client_timeout),

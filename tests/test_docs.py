@@ -128,6 +128,7 @@ def workshop(tmp_path: Path, photo: Path) -> Path:
     photo_copy = tmp_path / "pictures/fal-ai-flux-dev.jpg"
     photo_copy.write_bytes(photo.read_bytes())
     (tmp_path / "data.bin").write_bytes(b"\0\1\2")
+    (tmp_path / "prompts.txt").write_text('A red car\n{"prompt": "A blue boat", "seed": 7}\n')
     shims = {
         "python": f'exec "{sys.executable}" "$@"',
         "python3": f'exec "{sys.executable}" "$@"',

@@ -157,7 +157,7 @@ def test_what_failed_is_repeated_on_request_alone(fal: Sandbox, cli: Cli) -> Non
 
 
 def test_a_look_that_fails_does_not_make_a_job_a_failed_one(fal: Sandbox, cli: Cli) -> None:
-    unavailable = Reply(401, json={"detail": "No"})
+    unavailable = Reply(400, json={"detail": "No"})
     fal.on("GET", QUEUE, "*", *[unavailable] * 2)
     for _ in range(3):
         done = cli("batch-t2i", *JOURNAL, "--prompts", "A cat", "--retry-failed")
