@@ -368,6 +368,7 @@ FREE_HOSTS = (".fal.ai", ".fal.media")
 # Seconds between attempts while fal says that it is busy, and in all; Retry-After overrules them.
 BACKOFF = (1, 2, 4, 8, 16, 29)
 BUSY_LIMIT = 60.0
+SILENCE = 10  # seconds until somebody who waits for an answer is told so
 
 # fal's queue headers, for the calls whose fal-client signature lacks the keyword.
 QUEUE_HEADERS = {
@@ -941,6 +942,8 @@ class PaidOnce:
         pays, job = is_paid(request), CURRENT.get()
         if pays:
             job.becomes("sent")
+        patience = f"{request.url.host} has not answered for {SILENCE} s: still waiting"
+        reminder = asyncio.get_running_loop().call_later(SILENCE, note, patience)
         try:
             if request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST) and pays:
                 return await self._submit(request, job)
@@ -950,8 +953,11 @@ class PaidOnce:
             if pays and unsent:
                 job.becomes("refused")
             if self._reached if unsent else not pays:
+                note(f"{request.url.host}: {words(exc)}: trying again")
                 raise
             raise explain(exc) or exc from exc
+        finally:
+            reminder.cancel()
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         response = await self._transport.handle_async_request(request)

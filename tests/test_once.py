@@ -182,6 +182,33 @@ def test_keep_outlives_the_time_limit(fal: Sandbox, cli: Cli) -> None:
     assert job.request_id in done.error["hint"]
 
 
+def test_a_silent_fal_is_mentioned(fal: Sandbox, start: Starter) -> None:
+    fal.on("GET", QUEUE, "*", Stall(3600))
+    child = start("status", "--model", FLUX, "--request-id", "some-request")
+    assert child.stderr is not None
+    assert child.stderr.readline() == f"note: {QUEUE} has not answered for 10 s: still waiting\n"
+    child.send_signal(signal.SIGINT)
+    assert finished(child).status == 130
+
+
+HANGING_NAMES = """
+import socket, time
+socket.getaddrinfo = lambda *_, **__: time.sleep(60)
+"""
+
+
+def test_a_name_server_that_hangs_does_not_outlive_the_time_limit(
+    fal: Sandbox, cli: Cli, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGING_NAMES)
+    proxy = environment["HTTPS_PROXY"].replace("127.0.0.1", "localhost")
+    began = time.monotonic()
+    argv = ("status", "--model", FLUX, "--request-id", "x", "--client-timeout", "1")
+    done = cli(*argv, env={"PYTHONPATH": str(tmp_path), "HTTPS_PROXY": proxy})
+    assert (done.status, fal.requests) == (5, [])
+    assert time.monotonic() - began < 20
+
+
 @pytest.mark.parametrize("command", ["subscribe-t2i", "batch-t2i"])
 def test_the_time_limit_includes_the_cancellation(fal: Sandbox, cli: Cli, command: str) -> None:
     """To within a second, and what starting Python takes on a busy machine."""
