@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     import difflib
     import email.utils as email_utils
     import fcntl
+    import gc
     import hashlib
     import json
     import logging
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
     import traceback
     import urllib.parse as urls
     import warnings
-    from typing import Any, NoReturn, TypeVar
+    from typing import IO, Any, NoReturn, TypeVar
 
     import fal_client
     import httpx
@@ -95,7 +96,7 @@ if TYPE_CHECKING:
 else:
     argparse, asyncio, base64, re = map(Lazy, ("argparse", "asyncio", "base64", "re"))
     difflib, json, random = map(Lazy, ("difflib", "json", "random"))
-    email_utils, fcntl, hashlib = map(Lazy, ("email.utils", "fcntl", "hashlib"))
+    email_utils, fcntl, gc, hashlib = map(Lazy, ("email.utils", "fcntl", "gc", "hashlib"))
     logging, mimetypes, shlex, shutil = map(Lazy, ("logging", "mimetypes", "shlex", "shutil"))
     signal, tempfile, traceback = map(Lazy, ("signal", "tempfile", "traceback"))
     math, urls, warnings = map(Lazy, ("math", "urllib.parse", "warnings"))
@@ -1038,6 +1039,7 @@ class Connection:
                 client = await fal_client.async_client._client
             except (ValueError, ImportError) as exc:  # such as a proxy that httpx cannot use
                 raise usage(f"the network's settings cannot be used: {exc}") from exc
+            fal_client.client.MULTIPART_MAX_CONCURRENCY = 2  # ten take some 400 MB
             client._transport = PaidOnce(client._transport)  # type: ignore[assignment]
             logging.getLogger("fal_client.client").addFilter(as_note)
         self._users += 1
@@ -1533,10 +1535,11 @@ async def upload_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
 )
 async def upload_raw(file: str, *, content_type: str) -> dict[str, Any]:
     """Upload bytes under a content type of your own and give their URL, which is public."""
-    data, name = read_bytes(file), portable_name(file)
-    async with fal_session(Job()):
-        url = await fal_client.upload_async(data, content_type, name, **NO_FALLBACK)
-        return {"url": web_url(url)}
+    with open_bytes(file) as source:
+        async with fal_session(Job()):
+            data, name = Parts(source).whole_or_parts(), portable_name(file)
+            url = await fal_client.upload_async(data, content_type, name, **NO_FALLBACK)
+            return {"url": web_url(url)}
 
 
 @command("encode-file", FILE, example="--file photo.jpg", text=operator.itemgetter("data_uri"))
@@ -2411,6 +2414,36 @@ def read_bytes(path: str) -> bytes:
         return sys.stdin.buffer.read() if sys.stdin else b""
     with open(path, "rb") as file:
         return file.read()
+
+
+def open_bytes(path: str) -> IO[bytes]:
+    """A file to read and to seek in; stdin, for `-`, by way of a temporary one."""
+    if path != "-":
+        return open(path, "rb")
+    file = tempfile.TemporaryFile()
+    if sys.stdin:
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    return file
+
+
+class Parts:
+    """What fal-client cuts into parts as if it were bytes: a file, each part read in its turn."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._size = file, file.seek(0, os.SEEK_END)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        gc.collect()  # httpx leaves the parts that were sent in reference cycles
+        start, stop, _ = part.indices(self._size)
+        self._file.seek(start)
+        return self._file.read(stop - start)
+
+    def whole_or_parts(self) -> Any:
+        """What fal-client takes: bytes, unless there are so many that it cuts them."""
+        return self if len(self) > fal_client.client.MULTIPART_THRESHOLD else self[:]
 
 
 async def _maybe_upload(source: str) -> str:
