@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import Cli, Starter, finished, paid, read_until
-from sandbox import Cut, Latency, Reply, Sandbox, Stall, nginx
+from sandbox import Cut, Reply, Sandbox, Stall, nginx
 
 FLUX = "fal-ai/flux/dev"
 QUEUE, RUN = "queue.fal.run", "fal.run"
@@ -228,15 +228,6 @@ def test_a_look_that_fails_is_repeated(fal: Sandbox, cli: Cli) -> None:
     fal.on("GET", QUEUE, "*/status", busy(500), busy(429), nginx(502), Cut("headers"), busy(503))
     done = cli("subscribe-t2i", *PROMPT)
     assert (done.status, len(paid(fal))) == (0, 1)
-
-
-def test_jobs_of_a_batch_share_the_looks(fal: Sandbox, cli: Cli) -> None:
-    fal.latencies[FLUX] = Latency(queue_seconds=0, run_seconds=1.5)
-    prompts = tuple(f"A cat, {number}" for number in range(20))
-    done = cli("batch-t2i", "--model", FLUX, "--prompts", *prompts, "--concurrency", "10")
-    assert done.status == 0
-    looks = [request for request in fal.requests if request.path.endswith("/status")]
-    assert len(looks) <= 6 * len(prompts)  # each alone takes 14
 
 
 PROMPTS = 'A cat\n\n{"prompt": "A dog", "seed": 7, "width": 512, "height": 256}\r\n'

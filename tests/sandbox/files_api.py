@@ -100,9 +100,7 @@ class PendingUpload:
     content_type: str
     url: str
     parts: dict[int, bytes] = field(default_factory=dict)
-
-    def etag(self, number: int) -> str:
-        return f'"{hashlib.md5(self.parts[number]).hexdigest()}"'
+    etags: dict[int, str] = field(default_factory=dict)
 
 
 class CdnApi:
@@ -127,7 +125,7 @@ class CdnApi:
     async def upload(self, request: Request) -> Response:
         self._check_token(request)
         name, content_type = _described(request)
-        content = await request.body()
+        content = self._world.script.kept(await request.body())
         file = self._world.storage.keep_upload(name, content_type, content)
         return JSONResponse({"access_url": file.url, "uploaded": True})
 
@@ -141,15 +139,16 @@ class CdnApi:
 
     async def upload_part(self, request: Request) -> Response:
         pending, number = self._pending_upload(request), request.path_params["number"]
-        pending.parts[number] = await request.body()
-        etag = pending.etag(number)
+        content = await request.body()
+        pending.parts[number] = self._world.script.kept(content)
+        pending.etags[number] = etag = f'"{hashlib.md5(content).hexdigest()}"'
         return JSONResponse({"partNumber": number, "etag": etag}, headers={"ETag": etag})
 
     async def complete_multipart(self, request: Request) -> Response:
         """Put together the parts that the client lists; it may list them in any order."""
         pending = self._pending_upload(request)
         listed = {part["partNumber"]: part["etag"] for part in (await read_json(request))["parts"]}
-        if listed != {number: pending.etag(number) for number in pending.parts}:
+        if listed != pending.etags:
             raise Refused(detail(400, "Parts do not match"))
         content = b"".join(pending.parts[number] for number in sorted(pending.parts))
         self._world.storage.keep_upload(pending.name, pending.content_type, content, pending.url)

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal
 
@@ -40,10 +40,15 @@ FLAGGED = (
 
 @dataclass
 class Latency:
-    """How long a job waits for its start, and how long it then runs."""
+    """How long a job waits for its start, and how long it then runs.
+
+    It finds `others_ahead` before it, and logs `log_lines` lines beside the usual ones.
+    """
 
     queue_seconds: float = 0.0
     run_seconds: float = 0.0
+    others_ahead: int = OTHERS_AHEAD
+    log_lines: int = 0
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Job:
     submitted_at: float
     started_at: float
     finished_at: float
-    run_seconds: float
+    latency: Latency
     fate: Answer | None = None
     work: asyncio.Task[Answer] | None = None
     cancelled: bool = False
@@ -80,15 +85,15 @@ class Job:
     def queue_position(self) -> int:
         waiting = self.started_at - self.submitted_at
         left = self.started_at - time.time()
-        return int(OTHERS_AHEAD * left / waiting) if waiting > 0 else 0
+        return int(self.latency.others_ahead * left / waiting) if waiting > 0 else 0
 
     @property
     def logs(self) -> list[dict[str, Json]]:
         """All that was logged so far, which is nothing for a job that never ran."""
         if self.work is None:
             return []
-        messages = _log_messages()
-        step = self.run_seconds / len(messages)
+        messages = _log_messages(self.latency.log_lines)
+        step = self.latency.run_seconds / len(messages)
         times = [self.started_at + step * number for number in range(len(messages))]
         until = min(time.time(), self.finished_at)
         return [
@@ -124,10 +129,11 @@ class Job:
         self.work = None
 
 
-def _log_messages() -> list[str]:
+def _log_messages(further: int) -> list[str]:
     steps = 4
     progress = [f"{100 * step // steps}%|{'#' * step:<{steps}}|" for step in range(steps + 1)]
-    return ["Preparing the model", *progress, "Uploading the result"]
+    chatter = [f"Working on frame {number}" for number in range(1, further + 1)]
+    return ["Preparing the model", *chatter, *progress, "Uploading the result"]
 
 
 def _log_entry(message: str, at: float) -> dict[str, Json]:
@@ -148,7 +154,7 @@ class Models:
     def latency_of(self, endpoint: EndpointId, arguments: Json) -> Latency:
         latency = self.latencies.get(str(endpoint), self.latency)
         if "[slow]" in _prompt(arguments):
-            return Latency(latency.queue_seconds, SLOW_SECONDS)
+            return replace(latency, run_seconds=SLOW_SECONDS)
         return latency
 
     async def run(self, endpoint: EndpointId, arguments: Json) -> Answer:
@@ -215,7 +221,7 @@ class Queue:
             submitted_at=now,
             started_at=now + latency.queue_seconds,
             finished_at=now + latency.queue_seconds + latency.run_seconds,
-            run_seconds=latency.run_seconds,
+            latency=replace(latency),
         )
         self._start(job, allowed_wait(headers))
         self.jobs[job.request_id] = job

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import struct
 import time
 import traceback
@@ -153,11 +154,17 @@ class Script:
     rules: list[Rule] = field(default_factory=list)
     requests: list[Recorded] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    largest_kept: float = math.inf
 
     def clear(self) -> None:
+        self.largest_kept = math.inf
         self.rules.clear()
         self.requests.clear()
         self.unexpected.clear()
+
+    def kept(self, body: bytes) -> bytes:
+        """What is remembered of a body: nothing if it is larger than a test asked for."""
+        return body if len(body) <= self.largest_kept else b""
 
     def remembers(self, request: Recorded) -> bool:
         """Whether the test that sent the request is still on."""
@@ -189,7 +196,7 @@ class ScriptedApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             body = await _read_body(receive)
-            request = Recorded.from_scope(scope, body)
+            request = Recorded.from_scope(scope, self._script.kept(body))
             receive = _replay(body, receive)
         else:
             request = Recorded.from_scope(scope, b"")

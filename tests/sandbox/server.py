@@ -138,6 +138,15 @@ class Sandbox:
     def idle_seconds(self, seconds: float) -> None:
         self._world.realtime_idle_seconds = seconds
 
+    @property
+    def largest_kept(self) -> float:
+        """Bodies of more bytes are answered and then forgotten; without limit at first."""
+        return self._world.script.largest_kept
+
+    @largest_kept.setter
+    def largest_kept(self, size: float) -> None:
+        self._world.script.largest_kept = size
+
     def on(self, method: str, host: str, path_glob: str, *actions: Action | Always) -> None:
         """Take one action per matching request, in order; the first rule that matches acts.
 
