@@ -2932,7 +2932,7 @@ class Pace:
     and what it took tells when to look at the others.
     """
 
-    FREE_LINES = 20
+    FREE_LINES = 30
 
     def __init__(self) -> None:
         self.followed = 0

@@ -91,6 +91,18 @@ def test_upload_raw_from_stdin(fal: Sandbox, cli: Cli) -> None:
 # Encoding
 
 
+@pytest.mark.parametrize("command", [("upload-raw", "--content-type", "a/b"), ("upload-file",)])
+def test_a_large_file_arrives_as_it_is(
+    fal: Sandbox, cli: Cli, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Above 100 MiB it goes in parts, some of them side by side."""
+    content = b"".join(number.to_bytes(1 << 20, "big") for number in range(103)) + b"end"
+    (tmp_path / "large.bin").write_bytes(content)
+    done = cli(*command, "--file", "large.bin")
+    assert (done.status, len(fal.uploads)) == (0, 1)
+    assert fal.uploads[0].content == content
+
+
 def test_encode_file(cli: Cli, photo: Path) -> None:
     done = cli("encode-file", "--file", "photo.jpg", env={"FAL_KEY": ""})
     assert decoded(done.stdout) == ("image/jpeg", photo.read_bytes())
