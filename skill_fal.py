@@ -46,6 +46,7 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
+from itertools import compress
 from types import SimpleNamespace
 
 __version__ = "1.0.0"
@@ -176,9 +177,9 @@ class Failure(Exception):
 class Job:
     """A request to fal: how far it got, and who is told.
 
-    `state` is new, sent, refused (fal has surely not taken it), accepted (by fal, and billed)
-    or done; what is sent and nothing more is in doubt. A `watched` job is cancelled at fal when
-    it is given up; `deadline` is when the time runs out, in the event loop's seconds.
+    `state` is new, sent, refused (fal has surely not taken it), accepted (by fal, and billed),
+    cancelled or done; what is sent and nothing more is in doubt. A `watched` job is cancelled at
+    fal when it is given up; `deadline` is when the time runs out, in the event loop's seconds.
     """
 
     state = "new"
@@ -195,11 +196,12 @@ class Job:
     ) -> None:
         self.model, self.request_id = model, request_id
         self.progress = progress or Progress()
+        self.units: dict[str, float] = {}  # billed by fal, by the path of the answer that told
 
     @property
     def paid(self) -> bool:
         """Whether a repetition is a second job."""
-        return self.state in ("sent", "accepted", "done")
+        return self.state not in ("new", "refused")
 
     def becomes(self, state: str, **facts: Any) -> None:
         self.state = state
@@ -361,6 +363,7 @@ BILLING_PAGE = "https://fal.ai/dashboard/billing"
 REQUESTS_PAGE = "https://fal.ai/dashboard/requests"
 MODELS_URL = "https://api.fal.ai/v1/models"
 MODELS_PAGE_SIZE = 50  # fal documents no maximum for `limit`, only that there is one
+PRICES_URL = f"{MODELS_URL}/pricing"
 
 # Where the key may go, and where a POST costs nothing; elsewhere it starts a job.
 FAL_DOMAINS = (".fal.run", ".falrun.com", ".fal.ai")
@@ -682,6 +685,9 @@ CHECKS = (
     request_flag("--dry-run", "print the request and send nothing", action="store_true"),
     request_flag("--strict", "fail on flags that the model has not", action="store_true"),
     request_flag("--no-schema", "send the flags as they are, unchecked", action="store_true"),
+    request_flag(
+        "--max-cost USD", "send nothing if fal's estimate is above it, or unknown", positive
+    ),
 )
 
 PATH = delivery_flag("--path PATH", "sub-path of the endpoint", path_text)
@@ -963,6 +969,9 @@ class PaidOnce:
     async def _send(self, request: httpx.Request) -> httpx.Response:
         response = await self._transport.handle_async_request(request)
         self._reached = True
+        units = as_number(response.headers.get("x-fal-billable-units"))
+        if units is not None and 0 <= units < 1e100:
+            CURRENT.get().units[request.url.path] = units
         if is_paid(request) and (response.status_code >= 300 or not is_stream(request)):
             await response.aread()  # here, where a connection that breaks is not tried again
         return response
@@ -1126,6 +1135,7 @@ async def abandon(job: Job) -> None:
     if await insist(cancel_job(job.model, job.request_id), job):
         console.running.remove(job.request_id)
         console.cancelled.append(job.request_id)
+        job.becomes("cancelled")
 
 
 async def insist(awaitable: Awaitable[Any], job: Job) -> Any:
@@ -1136,6 +1146,32 @@ async def insist(awaitable: Awaitable[Any], job: Job) -> Any:
         with contextlib.suppress(Exception, asyncio.CancelledError):
             return await asyncio.shield(work)
     return None
+
+
+@contextlib.asynccontextmanager
+async def platform(key: str | None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client for fal's platform API, which is no part of fal-client."""
+    headers = {"Authorization": f"Key {key}"} if key else {}
+    with failures(Job()):
+        async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+            yield client
+
+
+async def pages(
+    client: httpx.AsyncClient, url: str, name: str, **params: Any
+) -> list[dict[str, Any]]:
+    """What all pages of an answer hold under the name."""
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    while True:
+        response = await client.get(url, params=params)
+        page = response.raise_for_status().json()
+        rows += (row for row in page[name] if isinstance(row, dict))
+        cursor = page.get("next_cursor")
+        if not cursor or cursor in seen:
+            return rows
+        seen.add(cursor)
+        params["cursor"] = cursor
 
 
 # Operations: each is a command; its keywords are the flags, and its docstring is the help.
@@ -1180,7 +1216,8 @@ def generate(
 ) -> Any:
     """Call an operation with what the flags ask of the model, or show what it would send."""
     own, others = task.split(flags)
-    request = Request(verb, task, own, others.pop("strict"), others.pop("no_schema"))
+    checks = (others.pop("strict"), others.pop("no_schema"), others.pop("max_cost", None))
+    request = Request(verb, task, own, *checks)
     if dry_run:
         return plan(model, request, **others)
     return operation(model, request, **others)
@@ -1190,10 +1227,16 @@ class Request:
     """What flags ask of a model: arguments, once the model's schema is known."""
 
     def __init__(
-        self, verb: str, task: Task, asked: Arguments, strict: bool = False, no_schema: bool = False
+        self,
+        verb: str,
+        task: Task,
+        asked: Arguments,
+        strict: bool = False,
+        no_schema: bool = False,
+        max_cost: float | None = None,
     ) -> None:
         self.verb, self.task, self.asked = verb, task, asked
-        self.strict, self.no_schema = strict, no_schema
+        self.strict, self.no_schema, self.max_cost = strict, no_schema, max_cost
 
     async def schema(self, model: str) -> ModelSchema:
         return ModelSchema() if self.no_schema else await fetch_schema(model)
@@ -1242,18 +1285,28 @@ async def prepared(
         it = arguments.fit(await arguments.schema(model))
         for text in it.notes:
             note(text)
+        if arguments.max_cost is not None:
+            await affordable(model, [it], arguments.max_cost)
         arguments = it.arguments
     return await (uploads or Uploads()).replace(arguments)
 
 
 async def plan(
-    model: str, request: Request, webhook_url: str | None = None, **options: Any
+    model: str,
+    request: Request,
+    webhook_url: str | None = None,
+    quoted: tuple[Any, list[str]] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """What --dry-run shows: the request as it would be sent, but for the key and the uploads."""
+    """What --dry-run shows: the request as it would be sent, but for the key and the uploads.
+
+    In a batch, the estimate beside each request is for all jobs that would be submitted.
+    """
     own = {flag.dest for flag in QUEUE}
     how = Delivery(**{name: value for name, value in options.items() if name in own})
     found = await request.schema(how.endpoint(model))
     it = request.fit(found)
+    estimate, notes = quoted or await quote(how.endpoint(model), [it], request.max_cost)
     host = "fal.run" if request.verb in ("run", "stream") else "queue.fal.run"
     path = how.sub_path(model, "/stream" if request.verb == "stream" else "").lstrip("/")
     query = f"?{urls.urlencode({'fal_webhook': webhook_url})}" if webhook_url else ""
@@ -1262,8 +1315,9 @@ async def plan(
         "url": f"https://{host}/{model}{path and '/' + path}{query}",
         "headers": how.headers(*QUEUE_HEADERS),
         "arguments": it.arguments,
-        "notes": it.notes,
+        "notes": it.notes + notes,
         "schema": found.state,
+        "estimate": estimate,
     }
 
 
@@ -1660,42 +1714,69 @@ async def run_batch(
     dry_run: bool = False,
     strict: bool = False,
     no_schema: bool = False,
+    max_cost: float | None = None,
     keep: bool = False,
     **options: Any,
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Yield each job's line as it ends, and raise a Failure at last if any job failed."""
     own, delivery = task.split(options)
     asked = [batch_job(task, own, item) for item in items]
-    requests = [Request("batch", task, one, strict, no_schema) for one in asked]
-    if dry_run:
-        for request in requests:
-            yield await plan(model, request, **delivery)
-        return
+    requests = [Request("batch", task, one, strict, no_schema, max_cost) for one in asked]
     endpoint = Delivery(delivery.get("path")).endpoint(model)
-    failed, batch, pace = 0, Job(model), Pace()
+    is_due = partial(Entry.is_due, retry_unknown=retry_unknown, retry_failed=retry_failed)
+    batch, estimate, ended = Job(model), None, collections.Counter[str]()
     subscribe = partial(subscribe_job, model, uploads=Uploads(), keep=keep, **delivery)
     slots = asyncio.Semaphore(concurrency)
-    with Journal(journal) as book:
-        async with fal_session(batch, client_timeout):
+    session = contextlib.nullcontext() if dry_run else fal_session(batch, client_timeout)
+    with Journal(journal, dry_run) as book:
+        async with session:
             found = await requests[0].schema(endpoint)
             fits = [request.fit(found) for request in requests]
+            entries = [book.entry(endpoint, one) for one in asked]
+            due = list(compress(fits, map(is_due, entries)))
+            if dry_run:
+                quoted = await quote(endpoint, due, max_cost)
+                for request in requests:
+                    yield await plan(model, request, quoted=quoted, **delivery)
+                return
             for text in dict.fromkeys(text for it in fits for text in it.notes):
                 note(text)
-            work = []
-            for index, (one, it) in enumerate(zip(asked, fits, strict=True)):
-                job = Job(model, progress=Progress(f"[{index}] ", pace))
-                job.deadline, job.entry = batch.deadline, book.entry(endpoint, one)
-                job.watched = not keep
+            if max_cost is not None:
+                estimate = await affordable(endpoint, due, max_cost)
+            jobs, work = batch_jobs(batch, entries, keep), []
+            for index, (job, entry, it) in enumerate(zip(jobs, entries, fits, strict=True)):
                 submit = partial(subscribe, it.arguments, job=job)
-                response = partial(settle, job, job.entry, submit, retry_unknown, retry_failed)
-                known = {"index": index, task.varied: one[task.varied]}
+                response = partial(settle, job, entry, submit, retry_unknown, retry_failed)
+                known = {"index": index, task.varied: asked[index][task.varied]}
                 work.append(batch_line(known, job, slots, response))
-            async with contextlib.aclosing(as_they_end(work)) as lines:
-                async for line in lines:
-                    failed += "error" in line
-                    yield line
-    if failed:
+            try:
+                async with contextlib.aclosing(as_they_end(work)) as lines:
+                    async for line in lines:
+                        kept = "skipped" if entries[line["index"]].state == "done" else "done"
+                        ended["failed" if "error" in line else kept] += 1
+                        yield line
+            finally:
+                batch.progress.say(summary(jobs, ended, estimate))
+    if failed := ended["failed"]:
         raise Failure("batch_failed", f"{failed} of {len(items)} jobs failed: see their lines")
+
+
+def batch_jobs(batch: Job, entries: Sequence[Entry], keep: bool) -> list[Job]:
+    pace = Pace()
+    jobs = [Job(batch.model, progress=Progress(f"[{n}] ", pace)) for n in range(len(entries))]
+    for job, entry in zip(jobs, entries, strict=True):
+        job.deadline, job.entry, job.watched = batch.deadline, entry, not keep
+    return jobs
+
+
+def summary(jobs: Sequence[Job], ended: Mapping[str, int], estimate: Any) -> str:
+    """What became of a batch's jobs; skipped are those whose result the journal had."""
+    parts = [f"{ended[name]} {name}" for name in ("done", "failed", "skipped")]
+    if units := [one for job in jobs for one in job.units.values()]:
+        parts.append(f"{sum(units):.12g} billable units")
+    if estimate:
+        parts.append(f"estimated at {estimate['total_cost']:.12g} USD")
+    return f"jobs: {', '.join(parts)}"
 
 
 def batch_job(task: Task, shared: Arguments, item: str | Arguments) -> dict[str, Any]:
@@ -1720,13 +1801,13 @@ async def settle(
         message = "the command ended before fal's answer came: whether fal has the job is unknown"
         hint = f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown."
         raise Failure("unknown_outcome", message, hint=hint)
-    if entry.state == "accepted":
+    if entry.state in ("accepted", "cancelled"):
         job.accepted(entry.request_id)
         try:
             return await fetch_result(str(job.model), str(job.request_id), job=job)
         except Failure as failure:
             over = job.progress.completed or failure.status == 404
-            wanted = retry_failed or failure.type == "client_cancelled"
+            wanted = retry_failed or entry.state == "cancelled"
             if not (over and wanted and failure.exit == Exit.FAILED):
                 raise
     return await submit()
@@ -1777,22 +1858,30 @@ async def fetch_models(
     """
     status = None if include_deprecated else "active"
     params = present(category=category, q=search, status=status, limit=MODELS_PAGE_SIZE)
-    headers = {}
+    key = None
     with contextlib.suppress(Failure):
-        headers["Authorization"] = f"Key {api_key()}"
-    models: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    with failures(Job()):
-        async with httpx.AsyncClient(headers=headers, timeout=60) as client:
-            while True:
-                response = await client.get(MODELS_URL, params=params)
-                page = response.raise_for_status().json()
-                models += (model for model in page["models"] if isinstance(model, dict))
-                cursor = page.get("next_cursor")
-                if not cursor or cursor in seen:
-                    return models
-                seen.add(cursor)
-                params["cursor"] = cursor
+        key = api_key()
+    async with platform(key) as client:
+        return await pages(client, MODELS_URL, "models", **params)
+
+
+async def fetch_prices(endpoints: Sequence[str]) -> list[dict[str, Any]]:
+    """Prices that fal names: {"endpoint_id", "unit_price", "unit", "currency"} each."""
+    async with platform(api_key()) as client:
+        found = {row["endpoint_id"]: row for row in await priced(client, endpoints)}
+    missing = [f"fal names no price of {name}" for name in endpoints if name not in found]
+    if not found:
+        hint = f"It may stand on the model's page, https://fal.ai/models/{endpoints[0]}"
+        raise Failure("not_found", "; ".join(missing), hint=hint)
+    for text in missing:
+        note(text)
+    return [found[name] for name in dict.fromkeys(endpoints) if name in found]
+
+
+async def priced(client: httpx.AsyncClient, endpoints: Sequence[str]) -> list[dict[str, Any]]:
+    rows = await pages(client, PRICES_URL, "prices", endpoint_id=list(endpoints))
+    known = (row for row in rows if row.get("unit_price") is not None)
+    return [row for row in known if row.get("endpoint_id") in endpoints]
 
 
 def models_text(found: Any) -> str:
@@ -1802,7 +1891,8 @@ def models_text(found: Any) -> str:
         return "\n".join(field_line(name, field, found) for name, field in fields)
     if isinstance(found, dict):
         return "\n".join(f"{printable(name)}\t{count}" for name, count in found.items())
-    return "\n".join(map(model_line, found))
+    priced = any("unit_price" in row for row in found)
+    return "\n".join(map(price_line if priced else model_line, found))
 
 
 def field_line(name: str, field: dict[str, Any], schema: dict[str, Any]) -> str:
@@ -1824,6 +1914,11 @@ def model_line(model: dict[str, Any]) -> str:
     return "\t".join(printable(str(column)) for column in columns)
 
 
+def price_line(price: dict[str, Any]) -> str:
+    columns = (price.get(name) for name in ("endpoint_id", "unit_price", "unit", "currency"))
+    return "\t".join(printable(str(column)) for column in columns)
+
+
 @command(
     "list-models",
     search_flag("--category NAME", "such as text-to-image or image-to-video", plain_text),
@@ -1832,12 +1927,22 @@ def model_line(model: dict[str, Any]) -> str:
     search_flag(
         "--schema ENDPOINT", "show what this model takes: name, type, default, ...", endpoint
     ),
+    search_flag(
+        "--price ENDPOINT",
+        "show what these models cost: endpoint, unit price, unit, currency (needs the key)",
+        endpoint,
+        nargs="+",
+    ),
     output_flag("--categories", "only count the models of each category", action="store_true"),
     example="--category image-to-video --search kling",
     text=models_text,
 )
 async def list_models(
-    *, categories: bool = False, schema: str | None = None, **filters: Any
+    *,
+    categories: bool = False,
+    schema: str | None = None,
+    price: Sequence[str] = (),
+    **filters: Any,
 ) -> Any:
     """List fal's models, live and without a key: endpoint, tab, category, tab, title.
 
@@ -1849,6 +1954,8 @@ async def list_models(
             message = f"fal does not tell what {schema} takes"
             raise Failure("not_found", message, hint=near_models(schema))
         return found.input
+    if price:
+        return await fetch_prices(price)
     models = await fetch_models(**filters)
     if not models:
         note("no model matches; --categories shows the categories there are")
@@ -2269,6 +2376,92 @@ LIMITS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], bool], str]] 
 }
 
 
+# Prices: what fal expects jobs to cost
+
+# By fal's name for what it bills, without a plural s: the arguments that tell how much of it a
+# job takes, and how much where neither they nor the model's defaults tell.
+UNITS: dict[str, tuple[tuple[str, ...], float]] = {
+    "image": (NAMES["num_images"], 1),
+    "second": (LENGTHS, 0),
+}
+
+
+async def estimated(endpoint: str, fits: Sequence[Fit]) -> dict[str, Any]:
+    """What jobs may cost: {"jobs", "total_cost", "currency", "basis"}.
+
+    That is what as many calls of the model cost in the past, or what the arguments come to by
+    the price of a unit, whichever is more.
+    """
+    if not fits:
+        return {"jobs": 0, "total_cost": 0, "currency": "USD", "basis": "nothing to submit"}
+    jobs, key = len(fits), api_key()
+    calls = {endpoint: {"call_quantity": jobs}}
+    body = {"estimate_type": "historical_api_price", "endpoints": calls}
+    try:
+        async with platform(key) as client:
+            asked = priced(client, [endpoint]), client.post(f"{PRICES_URL}/estimate", json=body)
+            rows, answer = await asyncio.wait_for(asyncio.gather(*asked), 10)
+            history = round(dollars(answer.raise_for_status().json(), "total_cost"), 9)
+            if not rows:
+                raise Failure("not_found", "fal names no price")
+            costs = {"historical price": history, **by_unit(rows[0], fits)}
+            basis = max(costs, key=costs.__getitem__)
+            if not costs[basis] and dollars(rows[0], "unit_price"):
+                raise Failure("not_found", "fal has no history of it")
+    except Failure as failure:
+        said = f"the price of {jobs} job(s) of {endpoint} is not known: {failure.message}"
+        retry = failure.retryable
+        raise Failure("price_unknown", said, Exit.USAGE, retry, status=failure.status) from failure
+    return {"jobs": jobs, "total_cost": costs[basis], "currency": "USD", "basis": basis}
+
+
+def by_unit(price: Arguments, fits: Sequence[Fit]) -> dict[str, float]:
+    """What the arguments come to, as far as they tell how much of the price's unit they take."""
+    unit = str(price.get("unit")).strip().lower().removesuffix("s")
+    each, (names, least) = dollars(price, "unit_price"), UNITS.get(unit, ((), 0))
+    quantity = sum(told(it, names, least) for it in fits)
+    cost = round(quantity * each, 9)  # 3 times 0.1 is no more than 0.3
+    return {f"{quantity:.12g} x {each:.12g} USD per {unit}": cost}
+
+
+def told(it: Fit, names: Iterable[str], least: float) -> float:
+    """The number that the first of the names has in the arguments, or by the model's default."""
+    fields = {name: field for name, field in it.fields.items() if isinstance(field, dict)}
+    values = [it.arguments.get(name, fields.get(name, {}).get("default")) for name in names]
+    return next((one for one in map(in_seconds, values) if one is not None), least)
+
+
+def dollars(row: Arguments, name: str) -> float:
+    amount, currency = as_number(row.get(name)), row.get("currency")
+    if amount is None or not 0 <= amount < 1e100 or currency != "USD":
+        message = f"fal's {name} is {row.get(name)} {currency}, which is no sum in USD"
+        raise Failure("unexpected_answer", message)
+    return amount
+
+
+async def affordable(endpoint: str, fits: Sequence[Fit], limit: float | None) -> dict[str, Any]:
+    """The estimate for jobs; a Failure if it is above the limit."""
+    found = await estimated(endpoint, fits)
+    if limit is None or found["total_cost"] <= limit:
+        return found
+    cost = f"{found['total_cost']:.12g} USD ({found['basis']})"
+    message = f"{len(fits)} job(s) may cost {cost}, more than --max-cost {limit}: nothing was sent"
+    rows = [{"field": name, "message": str(found[name]), "type": "estimate"} for name in found]
+    raise Failure("over_budget", message, Exit.USAGE, details=rows)
+
+
+async def quote(
+    endpoint: str, fits: Sequence[Fit], limit: float | None
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """The estimate for a dry run, or why there is none; only a limit insists on one."""
+    try:
+        return await affordable(endpoint, fits, limit), []
+    except Failure as failure:
+        if limit is not None:
+            raise
+        return None, [f"no estimate: {failure.message}"]
+
+
 # Journal: what a batch knows of its jobs after it was killed
 
 
@@ -2284,11 +2477,11 @@ class Journal:
 
     START = b'{"job": "'
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, dry: bool = False) -> None:
         self._known: dict[str, dict[str, Any]] = {}
         self._twins: collections.Counter[str] = collections.Counter()
         self._file = -1
-        if path:
+        if path and not (dry and not os.path.exists(path)):
             self._open(path)
 
     def __enter__(self) -> Journal:
@@ -2362,6 +2555,11 @@ class Entry:
         self.state: str = known.get("state", "new")
         self.request_id: str | None = known.get("request_id")
         self.result = known.get("result")
+
+    def is_due(self, retry_unknown: bool, retry_failed: bool) -> bool:
+        """Whether the job will be submitted, as far as can be told without asking fal."""
+        again = {"sent": retry_unknown, "accepted": retry_failed, "done": False}
+        return again.get(self.state, True)
 
     def write(self, state: str, **facts: Any) -> None:
         facts = self._about if state == "sent" else facts
@@ -2832,6 +3030,8 @@ HINTS = {
     "download_failed": "The response is on stdout: fetch the URLs in it with another tool.",
     "not_a_stream": "Use subscribe-* for models that do not stream.",
     "content_policy_violation": "Reword the prompt, or use another picture.",
+    "over_budget": "Raise --max-cost, or ask for less; list-models --price compares models.",
+    "price_unknown": "Leave --max-cost out to go on without a limit.",
 }
 
 

@@ -227,8 +227,12 @@ def test_dry_run_sends_nothing(fal: Sandbox, cli: Cli, photo: Path) -> None:
         "url": f"https://queue.fal.run/{KLING}?fal_webhook=https%3A%2F%2Fexample.com%2F%3Fa%3Db",
         "headers": {"X-Fal-Runner-Hint": "h", "X-Fal-Queue-Priority": "low"},
         "arguments": {"image_url": "photo.jpg", "duration": "5", "prompt": ""},
-        "notes": ["the model requires a prompt: an empty one is sent"],
+        "notes": [
+            "the model requires a prompt: an empty one is sent",
+            "no estimate: no fal.ai key: FAL_KEY is not set",
+        ],
         "schema": "fresh",
+        "estimate": None,
     }
     assert (fal.uploads, fal.jobs) == ([], {})
     assert [request.host for request in fal.requests] == ["api.fal.ai"]

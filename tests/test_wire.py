@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import test_fitting
 import test_journal
+import test_money
 import test_once
 from conftest import Cli, is_look_up, sent
 from PIL import Image
@@ -114,6 +115,8 @@ LOCAL = {
     "--strict": "test_strict_fails_on_what_the_model_has_not",
     "--dry-run": "test_dry_run_sends_nothing",
     "--schema": "test_list_models_schema",
+    "--max-cost": "test_a_limit_lets_through_what_costs_no_more",
+    "--price": "test_prices_as_text",
 }
 
 
@@ -127,8 +130,8 @@ def test_every_command_of_the_seed_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", LOCAL.values())
 def test_the_tests_named_above_exist(name: str) -> None:
-    places = (globals(), *map(vars, (test_fitting, test_journal, test_once)))
-    assert any(callable(place.get(name)) for place in places)
+    homes = (globals(), *map(vars, (test_fitting, test_journal, test_money, test_once)))
+    assert any(callable(home.get(name)) for home in homes)
 
 
 def sse_reply() -> Reply:
@@ -193,6 +196,7 @@ def test_the_common_flags_are_accepted_everywhere(command: str) -> None:
         "--dry-run",
         "--strict",
         "--no-schema",
+        "--max-cost",
     }
     assert common <= set(flags_of(command))
     assert ("--webhook-url" in flags_of(command)) == command.startswith("submit-")

@@ -24,7 +24,10 @@ LARGEST_PAGE = 100
 LARGEST_EXPANDED_PAGE = 20
 MOST_ENDPOINT_IDS = 50
 
-UNITS = {"image": "image", "video": "second", "speech": "1000 characters"}
+# What the models are billed by, and how much of it a call used to take.
+UNITS = {"image": ("image", 1), "video": ("seconds", 5), "speech": ("1000 characters", 2)}
+# That some have no price is not documented, but a model may come from anybody. [?]
+UNPRICED = {"fal-ai/kolors", "fal-ai/stable-video"}
 
 
 class ModelsApi:
@@ -75,7 +78,8 @@ class ModelsApi:
         wanted = _endpoint_ids(request)
         if not wanted:
             raise Refused(_invalid("endpoint_id is required"))
-        prices = [_price(model) for model in self._known(wanted)]
+        models = map(self._world.models.catalog.find, wanted)
+        prices = [_price(model) for model in models if model and _is_priced(model)]
         return JSONResponse({"prices": prices, "next_cursor": None, "has_more": False})
 
     async def estimate(self, request: Request) -> Response:
@@ -87,17 +91,19 @@ class ModelsApi:
         if kind not in quantities or not isinstance(endpoints, dict) or not endpoints:
             raise Refused(_invalid("estimate_type and endpoints are required"))
         total = sum(
-            _price(model)["unit_price"] * endpoints[model.endpoint_id][quantities[kind]]
-            for model in self._known(endpoints)
+            _price(model)["unit_price"]
+            * endpoints[model.endpoint_id][quantities[kind]]
+            * (_unit(model)[1] if kind == "historical_api_price" else 1)
+            for model in self._priced(endpoints)
         )
         body = {"estimate_type": kind, "total_cost": round(total, 6), "currency": "USD"}
         return JSONResponse(body)
 
-    def _known(self, endpoint_ids: Iterable[str]) -> list[Model]:
+    def _priced(self, endpoint_ids: Iterable[str]) -> list[Model]:
         models = []
         for endpoint_id in endpoint_ids:
             model = self._world.models.catalog.find(endpoint_id)
-            if model is None:
+            if model is None or not _is_priced(model):
                 message = f"Endpoint '{endpoint_id}' not found"
                 raise Refused(api_error(404, "not_found", message))
             models.append(model)
@@ -171,9 +177,16 @@ def _row(model: Model, expanded: bool) -> dict[str, Json]:
     return {**model.row, "openapi": document}
 
 
+def _is_priced(model: Model) -> bool:
+    return model.endpoint_id not in UNPRICED
+
+
+def _unit(model: Model) -> tuple[str, int]:
+    return UNITS.get(model.category.split("-")[-1], ("request", 1))
+
+
 def _price(model: Model) -> dict[str, Json]:
     """Invented, but always the same."""
     cents = 1 + hashlib.sha256(model.endpoint_id.encode()).digest()[0] % 40
-    unit = UNITS.get(model.category.split("-")[-1], "request")
-    price = {"unit_price": cents / 100, "unit": unit, "currency": "USD"}
+    price = {"unit_price": cents / 100, "unit": _unit(model)[0], "currency": "USD"}
     return {"endpoint_id": model.endpoint_id, **price}
