@@ -10,9 +10,9 @@
 """Images and videos from any fal.ai model: generate, follow, fetch, upload, look up.
 
 stdout carries data only: one JSON document, or JSON Lines from stream-*, batch-* and
-realtime, or plain lines from the commands that have --json. stderr carries
-progress and notes. A failure leaves one last line there: {"error": {"type", "message",
-"model"?, "request_id"?, "status"?, "retryable", "hint"?, "details"?}}, or plain
+realtime, or MEDIA:/path lines with --media, or plain lines from the commands that have --json.
+stderr carries progress and notes. A failure leaves one last line there: {"error": {"type",
+"message", "model"?, "request_id"?, "status"?, "retryable", "hint"?, "details"?}}, or plain
 `error:` and `hint:` lines on a terminal.
 
 Exit status: 0 done · 1 fal refused, or the command failed · 2 bad usage, nothing was sent ·
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     import fcntl
     import gc
     import hashlib
+    import ipaddress
     import json
     import logging
     import math
@@ -85,7 +86,7 @@ if TYPE_CHECKING:
     import traceback
     import urllib.parse as urls
     import warnings
-    from typing import IO, Any, NoReturn, TypeVar
+    from typing import IO, Any, NoReturn, TypeGuard, TypeVar
 
     import fal_client
     import httpx
@@ -101,6 +102,7 @@ else:
     logging, mimetypes, shlex, shutil = map(Lazy, ("logging", "mimetypes", "shlex", "shutil"))
     signal, tempfile, traceback = map(Lazy, ("signal", "tempfile", "traceback"))
     math, urls, warnings = map(Lazy, ("math", "urllib.parse", "warnings"))
+    ipaddress = Lazy("ipaddress")
     fal_client, httpx, websockets = map(Lazy, ("fal_client", "httpx", "websockets"))
     Image, ImageOps = map(Lazy, ("PIL.Image", "PIL.ImageOps"))
 
@@ -187,6 +189,9 @@ class Job:
     deadline: float | None = None
     entry: Entry | None = None
     response: Any = None
+    arguments: Any = None  # as they were sent
+    saving: Saving | None = None
+    index: int | None = None  # in its batch
 
     def __init__(
         self,
@@ -405,6 +410,23 @@ SIGNATURES = {
     "audio/flac": rb"fLaC",
 }
 EXTENSIONS = {"image/jpeg": ".jpg", "image/webp": ".webp", "image/avif": ".avif"}
+BINARY = "application/octet-stream"  # which says nothing
+
+# The last word of a field's name, before `url`: of those that hold the URL of a file, and of
+# those that never do.
+FILE_WORDS = (
+    "(image|video|audio|file|mask|thumbnail|frame|picture|clip|output|result|preview|asset)s?"
+    "|gif|svg|model|mesh|media|music|sound|speech|voice|zip"
+)
+PAGE_WORDS = (
+    "(page|doc|site|website|link|source|citation|term)s?"
+    "|documentation|homepage|web|webhook|status|cancel|response|license|help|share"
+)
+
+# Of one file: bytes at most, hosts that may hand it on, and seconds between attempts at it.
+MAX_BYTES = 2 * 1024**3
+MAX_REDIRECTS = 5
+FILE_BACKOFF = (0.2, 0.5, 1.0)
 
 
 # Values that flags take: each function reads the text after a flag or refuses it.
@@ -557,19 +579,57 @@ def journal_place(path: str) -> str:
     return path
 
 
-def output_place(path: str) -> str:
-    """A folder (it exists, or the text ends in /) or the name of a new file."""
-    path = os.path.expanduser(path)
-    if path.strip() in ("", "-") or len(os.path.basename(path)) > 200:
-        raise usage(f"not a folder or a file name: {path!r}")
-    if not os.path.isdir(path) and os.path.lexists(path.rstrip("/")):
-        raise usage(f"{path} exists already and is not overwritten", "Name another file.")
-    folder = os.path.abspath(path)
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-        raise usage(f"cannot write to {folder}")
-    return path
+class Target:
+    """Where files go: a folder (it exists, or the text ends in /), a file name, or a template."""
+
+    FIELDS = ("index", "name", "ext", "request_id", "model", "seed", "prompt", "date")
+
+    def __init__(self, text: str) -> None:
+        path = os.path.expanduser(text)
+        self.text, self.asked = text, ""
+        if os.path.isdir(path):
+            self._parts = [os.path.join(path, ""), "model", ""]
+        else:
+            path += "{model}" if path.endswith(("/", os.sep)) else ""
+            extension = re.search(r"(?<=[^/])\.[^./{}]*$", path)
+            self.asked = extension[0] if extension else ""
+            self._parts = re.split(r"\{(\w+)\}", path.removesuffix(self.asked))
+        self._named = not self.asked and "{ext}" in path.rpartition("/")[2]
+        self.file = path if len(self._parts) == 1 else None  # the name, if it is known already
+        self.folder = os.path.abspath(os.path.dirname(self._parts[0]))
+        self._check(path)
+
+    def _check(self, path: str) -> None:
+        if path.strip() in ("", "-") or re.search(r"[\0-\x1f\x7f]", path):
+            raise usage(f"not a folder or a file name: {path!r}")
+        if len(os.fsencode(os.path.basename(path))) > 200:
+            raise usage(f"the name is too long: {path!r}")
+        braces = re.search("[{}]", "".join(self._parts[::2])) and not os.path.isdir(path)
+        if braces or set(self._parts[1::2]) - {*self.FIELDS}:
+            fields = ", ".join(f"{{{name}}}" for name in self.FIELDS)
+            raise usage(f"not a template: {path!r}", f"The fields are {fields}.")
+        folder = self.folder
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+            raise usage(f"cannot write to {folder}")
+
+    def place(self, values: Mapping[str, str], extension: str) -> tuple[str, str]:
+        """The path of a file without its extension, and the extension."""
+        fields = {**values, "ext": extension[1:]}
+        words = (fields[part] if at % 2 else part for at, part in enumerate(self._parts))
+        path = "".join(words)
+        if self._named:
+            path, extension = os.path.splitext(path)
+        folder, name = os.path.split(os.path.abspath(path))
+        return os.path.join(folder, shortened(name, 200)), extension
+
+
+def shortened(text: str, most: int) -> str:
+    """The start of a short text, in so many bytes."""
+    while len(os.fsencode(text)) > most:
+        text = text[:-1]
+    return text
 
 
 # Flags: one row each. A command takes rows, and forwards what it took.
@@ -713,6 +773,28 @@ WEBHOOK_URL = delivery_flag("--webhook-url URL", "URL that fal posts the result 
 KEEP = delivery_flag(
     "--keep", "leave jobs running at fal if this command is stopped", action="store_true"
 )
+SAVE = (
+    output_flag(
+        "--output WHERE",
+        "save all files of the result, and add downloaded_files to the JSON: a folder (it exists,"
+        " or ends in /), a file name, or a template with {index}, {name}, {ext}, {request_id},"
+        " {model}, {seed}, {prompt}, {date}",
+        Target,
+    ),
+    output_flag("--overwrite", "replace files that exist", action="store_true"),
+    output_flag("--max-bytes N", "refuse larger files (default 2147483648)", positive_int),
+    output_flag(
+        "--media",
+        "print MEDIA:/path for each saved file instead of the JSON; without --output they are"
+        " saved to the current folder",
+        action="store_true",
+    ),
+    output_flag(
+        "--metadata",
+        "write beside each file a .json with what made it: model, arguments, seed, ...",
+        action="store_true",
+    ),
+)
 BATCH = (
     KEEP,
     delivery_flag("--concurrency N", "jobs under way at once (default 4)", positive_int),
@@ -729,6 +811,7 @@ BATCH = (
     delivery_flag(
         "--retry-failed", "with --journal: submit jobs again that failed", action="store_true"
     ),
+    *SAVE,
 )
 NO_WAIT = delivery_flag("--no-wait", "fail at once if the job has not ended", action="store_true")
 ROUNDS = delivery_flag("--rounds N", "how often to send the arguments (default 1)", positive_int)
@@ -742,12 +825,6 @@ IMAGE_FORMAT = file_flag(
     choices=("jpeg", "jpg", "png", "webp"),
 )
 
-OUTPUT = output_flag(
-    "--output WHERE",
-    "save the media to a folder (it exists, or ends in /) or a new file, and add"
-    " downloaded_files to the JSON",
-    output_place,
-)
 JSON = output_flag("--json", "print JSON", action="store_true")
 QUIET = output_flag("--quiet", "no progress and no notes on stderr", action="store_true")
 
@@ -1288,13 +1365,16 @@ async def prepared(
         if arguments.max_cost is not None:
             await affordable(model, [it], arguments.max_cost)
         arguments = it.arguments
-    return await (uploads or Uploads()).replace(arguments)
+    job = CURRENT.get()
+    job.arguments = await (uploads or Uploads()).replace(arguments)
+    return dict(job.arguments)
 
 
 async def plan(
     model: str,
     request: Request,
     webhook_url: str | None = None,
+    keep: bool = False,
     quoted: tuple[Any, list[str]] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -1302,8 +1382,7 @@ async def plan(
 
     In a batch, the estimate beside each request is for all jobs that would be submitted.
     """
-    own = {flag.dest for flag in QUEUE}
-    how = Delivery(**{name: value for name, value in options.items() if name in own})
+    how = settings(Job(), options)
     found = await request.schema(how.endpoint(model))
     it = request.fit(found)
     estimate, notes = quoted or await quote(how.endpoint(model), [it], request.max_cost)
@@ -1359,6 +1438,63 @@ class Delivery:
         return "" if twice else path
 
 
+class Saving:
+    """What becomes of the files of a result; the keywords are those of the output flags.
+
+    `output` is a folder, a file name or a template, `max_bytes` the most that a file may have;
+    with `media`, files go to the current folder if nothing else is said, and of a stream only the
+    last event counts.
+    """
+
+    def __init__(
+        self,
+        output: str | Target | None = None,
+        overwrite: bool = False,
+        max_bytes: int | None = None,
+        media: bool = False,
+        metadata: bool = False,
+    ) -> None:
+        output = "." if output is None and media else output
+        if output is None and (overwrite or max_bytes or metadata):
+            raise usage("--overwrite, --max-bytes and --metadata need --output or --media")
+        self.target = Target(output) if isinstance(output, str) else output
+        self.overwrite, self.media, self.metadata = overwrite, media, metadata
+        self.max_bytes = max_bytes or MAX_BYTES
+        self._names: set[str] = set()
+        file = self.target.file if self.target else None
+        if file and not self._is_free(file):
+            hint = "Name another file, or add --overwrite."
+            raise usage(f"argument --output: {file} exists already and is not overwritten", hint)
+
+    def _is_free(self, path: str) -> bool:
+        """Whether a file may get the name; what is no file is never replaced."""
+        plain = os.path.islink(path) or os.path.isfile(path)
+        return not os.path.lexists(path) or (plain and self.overwrite)
+
+    def claim(self, stem: str, *extensions: str) -> list[str]:
+        """The first names that are all free, stem.ext, stem-2.ext, ...: no command gives one twice,
+        not even where upper and lower case are the same.
+        """
+        for count in range(1, 1_000_000):
+            numbered = f"{stem}-{count}" if count > 1 else stem
+            paths = [numbered + extension for extension in extensions]
+            names = {path.casefold() for path in paths}
+            if names.isdisjoint(self._names) and all(map(self._is_free, paths)):
+                with contextlib.suppress(FileExistsError):
+                    for path in paths if not self.overwrite else ():
+                        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+                    self._names |= names
+                    return paths
+        raise FileExistsError(f"no free name for {stem}")
+
+
+def settings(job: Job, options: dict[str, Any]) -> Delivery:
+    """How to reach the model; what the options say of files becomes the job's."""
+    files = {flag.dest: options.pop(flag.dest) for flag in SAVE if flag.dest in options}
+    job.saving = job.saving or Saving(**files)
+    return Delivery(**options)
+
+
 @generation("submit", *QUEUE, WEBHOOK_URL, example="--priority low")
 async def submit_job(
     model: str, arguments: Arguments | Request, *, webhook_url: str | None = None, **delivery: Any
@@ -1383,22 +1519,22 @@ async def submit_job(
     return {"request_id": job.request_id, "model": model}
 
 
-@generation("subscribe", *QUEUE, KEEP, OUTPUT, example="--output results/")
+@generation("subscribe", *QUEUE, KEEP, *SAVE, example="--output results/")
 async def subscribe_job(
     model: str,
     arguments: Arguments | Request,
     *,
     keep: bool = False,
-    output: str | None = None,
     job: Job | None = None,
     uploads: Uploads | None = None,
-    **delivery: Any,
+    **options: Any,
 ) -> Any:
     """Queue a job, follow it on stderr, and give the model's response.
 
     A job that is given up (Ctrl-C, SIGTERM, --client-timeout) is cancelled at fal.
     """
-    how, job = Delivery(**delivery), job or Job(model)
+    job = job or Job(model)
+    how = settings(job, options)
     job.watched, limit = not keep, how.client_timeout
     async with fal_session(job, limit):
         response = await fal_client.subscribe_async(
@@ -1417,18 +1553,17 @@ async def subscribe_job(
             client_timeout=limit if limit and limit > 1 and not keep else None,
         )
         job.answered(response)
-        return await save_media(job, response, output)
+        return await save_media(job, response)
 
 
-@generation("run", *QUEUE, OUTPUT)
-async def run_job(
-    model: str, arguments: Arguments | Request, *, output: str | None = None, **delivery: Any
-) -> Any:
+@generation("run", *QUEUE, *SAVE)
+async def run_job(model: str, arguments: Arguments | Request, **options: Any) -> Any:
     """Run a model in a single HTTP call, without the queue, and give its response.
 
     For quick models: a response that is lost on the way cannot be fetched again.
     """
-    how, job = Delivery(**delivery), Job(model)
+    job = Job(model)
+    how = settings(job, options)
     async with fal_session(job, how.client_timeout):
         response = await fal_client.run_async(
             model,
@@ -1441,18 +1576,21 @@ async def run_job(
         )
         job.accepted()
         job.answered(response)
-        return await save_media(job, response, output)
+        return await save_media(job, response)
 
 
-@generation("stream", *QUEUE)
+@generation("stream", *QUEUE, *SAVE)
 async def stream_job(
-    model: str, arguments: Arguments | Request, **delivery: Any
+    model: str, arguments: Arguments | Request, **options: Any
 ) -> AsyncGenerator[Any, None]:
     """Run a model that streams: one line of JSON for each event.
 
-    The last event is the whole response. Few models stream; --path replaces /stream.
+    The last event is the whole response, whose files --output saves. Few models stream; --path
+    replaces /stream.
     """
-    how, job = Delivery(**delivery), Job(model)
+    job, previews = Job(model), not options.get("media")
+    how = settings(job, options)
+    wanted = job.saving and job.saving.target
     async with fal_session(job, how.client_timeout):
         events: Any = fal_client.stream_async(
             model,
@@ -1467,7 +1605,13 @@ async def stream_job(
                 async for event in events:
                     job.accepted()
                     count += 1
-                    yield event
+                    if not wanted:
+                        yield event
+                        continue
+                    # It may be the last: a failure prints it.
+                    earlier, job.response = job.response, event
+                    if count > 1 and previews:
+                        yield earlier
             except json.JSONDecodeError as exc:
                 if (
                     exc.doc != "[DONE]"
@@ -1475,6 +1619,9 @@ async def stream_job(
                     raise
         if not count:
             raise Failure("connection_lost", "the stream ended without an event", Exit.NETWORK)
+        if wanted:
+            event, job.response = await save_media(job, job.response), None
+            yield event
 
 
 def status_fields(status: fal_client.Status) -> dict[str, Any]:
@@ -1507,7 +1654,7 @@ async def check_status(
     REQUEST_ID,
     NO_WAIT,
     CLIENT_TIMEOUT,
-    OUTPUT,
+    *SAVE,
     example=f"{JOB_EXAMPLE} --output pictures/",
 )
 async def fetch_result(
@@ -1516,16 +1663,17 @@ async def fetch_result(
     *,
     no_wait: bool = False,
     client_timeout: float | None = None,
-    output: str | None = None,
     job: Job | None = None,
+    **saving: Any,
 ) -> Any:
     """Fetch the model's response to a job; waits for the job to end.
 
     fal keeps responses for a limited time.
     """
     job = job or Job(model, request_id)
+    settings(job, saving)
     async with fal_session(job, client_timeout):
-        return await save_media(job, await follow(job, no_wait), output)
+        return await save_media(job, await follow(job, no_wait))
 
 
 async def follow(job: Job, no_wait: bool = False) -> Any:
@@ -1635,6 +1783,7 @@ def encode_raw(file: str, *, content_type: str) -> dict[str, Any]:
     ROUNDS,
     PATH,
     CLIENT_TIMEOUT,
+    *SAVE,
     example='--model fal-ai/flux/schnell --arguments-json \'{"prompt": "A glowing orb"}\'',
 )
 async def realtime_session(
@@ -1646,6 +1795,7 @@ async def realtime_session(
     rounds: int = 1,
     path: str | None = None,
     client_timeout: float | None = None,
+    **saving: Any,
 ) -> AsyncGenerator[Any, None]:
     """Send arguments over a WebSocket, once a round: one line of JSON for each answer.
 
@@ -1654,7 +1804,9 @@ async def realtime_session(
     message = {**arguments, **present(seed=seed), **(extra_json or {})}
     # A redirect would hand the arguments to a stranger; fal-client has no option against it.
     websockets.connect.process_redirect = lambda _, exc: exc  # type: ignore
-    job, path = Job(model), Delivery(path).sub_path(model, "/realtime")
+    job = Job(model)
+    job.arguments = message
+    path = settings(job, {"path": path, **saving}).sub_path(model, "/realtime")
     async with (
         fal_session(job, client_timeout),
         fal_client.realtime_async(model, path=path) as connection,
@@ -1672,6 +1824,7 @@ async def realtime_session(
             # fal-client hands on a refusal like any answer
             if isinstance(answer, dict) and answer.get("status") == "error":
                 raise fal_client.client.RealtimeError(str(answer.get("error")))
+            answer, job.response = await save_media(job, answer), None
             yield answer
 
 
@@ -1722,9 +1875,9 @@ async def run_batch(
     own, delivery = task.split(options)
     asked = [batch_job(task, own, item) for item in items]
     requests = [Request("batch", task, one, strict, no_schema, max_cost) for one in asked]
-    endpoint = Delivery(delivery.get("path")).endpoint(model)
     is_due = partial(Entry.is_due, retry_unknown=retry_unknown, retry_failed=retry_failed)
     batch, estimate, ended = Job(model), None, collections.Counter[str]()
+    endpoint = settings(batch, delivery).endpoint(model)
     subscribe = partial(subscribe_job, model, uploads=Uploads(), keep=keep, **delivery)
     slots = asyncio.Semaphore(concurrency)
     session = contextlib.nullcontext() if dry_run else fal_session(batch, client_timeout)
@@ -1745,6 +1898,7 @@ async def run_batch(
                 estimate = await affordable(endpoint, due, max_cost)
             jobs, work = batch_jobs(batch, entries, keep), []
             for index, (job, entry, it) in enumerate(zip(jobs, entries, fits, strict=True)):
+                job.arguments = it.arguments
                 submit = partial(subscribe, it.arguments, job=job)
                 response = partial(settle, job, entry, submit, retry_unknown, retry_failed)
                 known = {"index": index, task.varied: asked[index][task.varied]}
@@ -1754,8 +1908,10 @@ async def run_batch(
                     async for line in lines:
                         kept = "skipped" if entries[line["index"]].state == "done" else "done"
                         ended["failed" if "error" in line else kept] += 1
+                        jobs[line["index"]].response = None
                         yield line
             finally:
+                batch.response = Unprinted(jobs)
                 batch.progress.say(summary(jobs, ended, estimate))
     if failed := ended["failed"]:
         raise Failure("batch_failed", f"{failed} of {len(items)} jobs failed: see their lines")
@@ -1764,8 +1920,9 @@ async def run_batch(
 def batch_jobs(batch: Job, entries: Sequence[Entry], keep: bool) -> list[Job]:
     pace = Pace()
     jobs = [Job(batch.model, progress=Progress(f"[{n}] ", pace)) for n in range(len(entries))]
-    for job, entry in zip(jobs, entries, strict=True):
+    for index, (job, entry) in enumerate(zip(jobs, entries, strict=True)):
         job.deadline, job.entry, job.watched = batch.deadline, entry, not keep
+        job.saving, job.index = batch.saving, index
     return jobs
 
 
@@ -1777,6 +1934,17 @@ def summary(jobs: Sequence[Job], ended: Mapping[str, int], estimate: Any) -> str
     if estimate:
         parts.append(f"estimated at {estimate['total_cost']:.12g} USD")
     return f"jobs: {', '.join(parts)}"
+
+
+class Unprinted(list):  # type: ignore[type-arg]
+    """What was paid for when a batch was stopped while its files were being saved."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        left = (job for job in jobs if job.response is not None)
+        super().__init__(
+            {"index": job.index, "request_id": job.request_id, "result": job.response}
+            for job in left
+        )
 
 
 def batch_job(task: Task, shared: Arguments, item: str | Arguments) -> dict[str, Any]:
@@ -1795,8 +1963,9 @@ async def settle(
 ) -> Any:
     """A job's response: from the journal, by its request id, or for money."""
     if entry.state == "done":
-        job.request_id = entry.request_id
-        return entry.result
+        job.request_id, job.response = entry.request_id, entry.result
+        async with fal_session(job):
+            return await save_media(job, entry.result)
     if entry.state == "sent" and not retry_unknown:
         message = "the command ended before fal's answer came: whether fal has the job is unknown"
         hint = f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown."
@@ -1806,7 +1975,7 @@ async def settle(
         try:
             return await fetch_result(str(job.model), str(job.request_id), job=job)
         except Failure as failure:
-            over = job.progress.completed or failure.status == 404
+            over = failure.response is None and (job.progress.completed or failure.status == 404)
             wanted = retry_failed or entry.state == "cancelled"
             if not (over and wanted and failure.exit == Exit.FAILED):
                 raise
@@ -1824,7 +1993,7 @@ async def batch_line(
         try:
             outcome = {"result": await response()}
         except Failure as failure:
-            outcome = {"error": failure.about(job).as_dict()}
+            outcome = present(result=failure.about(job).response, error=failure.as_dict())
     return {**known, "request_id": job.request_id, **outcome}
 
 
@@ -2470,8 +2639,8 @@ class Journal:
 
     Each step is a line of JSON, on disk before the next step is taken: {"job", "state", "at"},
     after sent with "model" and "about", after accepted with "request_id", after done with
-    "result". `job` is made of the endpoint and the arguments, local files by their content, so
-    that a changed list finds its jobs again.
+    "result" and then "saved", its files. `job` is made of the endpoint and the arguments, local
+    files by their content, so that a changed list finds its jobs again.
     Without a path nothing is kept.
     """
 
@@ -2555,6 +2724,13 @@ class Entry:
         self.state: str = known.get("state", "new")
         self.request_id: str | None = known.get("request_id")
         self.result = known.get("result")
+        self._saved = known.get("saved", ["", []])
+
+    def files(self, where: str) -> list[dict[str, Any]]:
+        """What an earlier run saved there, if it is there still."""
+        place, files = self._saved
+        kept = place == where and all(os.path.isfile(file["path"]) for file in files)
+        return files if kept else []
 
     def is_due(self, retry_unknown: bool, retry_failed: bool) -> bool:
         """Whether the job will be submitted, as far as can be told without asking fal."""
@@ -2699,86 +2875,255 @@ def open_image(file: str, format: str) -> tuple[Image.Image, str]:
     return image.convert("RGB"), "jpeg"
 
 
-def find_media(value: Any) -> Iterator[str]:
-    """The URL of every file object in a response, in the response's order."""
-    if isinstance(value, dict):
-        url = value.get("url")
-        if isinstance(url, str) and is_remote(url):
-            yield url
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from find_media(item)
+class Media(SimpleNamespace):
+    """A file of a response: where it stands there, its URL or its bytes, and what is told of it."""
+
+    field: str
+    source: str | bytes
+    content_type: str
+    name: str
+
+    @property
+    def is_data(self) -> bool:
+        return isinstance(self.source, bytes) or self.source[:5].lower() == "data:"
 
 
-async def save_media(job: Job, response: Any, where: str | None) -> Any:
-    """The response, with "downloaded_files" once its media are saved where the user asked."""
-    if where is None:
+def find_media(
+    value: Any, field: str = "", name: str = "", about: Mapping[Any, Any] | None = None
+) -> Iterator[Media]:
+    """Every file that a response names or holds, in the response's order."""
+    about = about or {}
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            whole = field and key in ("url", "content") and isinstance(item, (str, bytes))
+            inner = name if name.endswith("urls") else str(key)
+            yield from find_media(item, field if whole else dotted(field, key), inner, value)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from find_media(item, dotted(field, index), name, about)
+    elif isinstance(value, bytes) or (
+        isinstance(value, str) and is_file(value, field, name, about)
+    ):
+        content_type, file_name = str(about.get("content_type") or ""), about.get("file_name")
+        path = urls.unquote(re.split("[?#]", value)[0]) if is_link(value) else ""
+        last = re.split(r"[/\\]", str(file_name or path))[-1]
+        yield Media(field=field, source=value, content_type=content_type, name=last)
+
+
+def is_link(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and re.fullmatch(r"https?://\S+", value, re.I) is not None
+
+
+def is_file(text: str, field: str, name: str, about: Mapping[Any, Any]) -> bool:
+    """Whether a text is the URL of a file, as far as the names around it tell: a link to a page
+    is not, and a text that holds a link neither.
+    """
+    if re.match(r"data:[\w.+-]+/[\w.+-]+[^,\s]*,\S", text, re.I):
+        return True
+    if name == "url" and about.keys() & {"content_type", "file_name", "file_size"}:
+        return text != ""
+    label = next((part for part in reversed(field.split(".")) if not part.isdigit()), "")
+    word = re.sub(r"_?urls?$", "", label).rpartition("_")[2]
+    named = name.lower().endswith(("url", "urls")) or re.fullmatch(FILE_WORDS, word)
+    page = re.fullmatch(PAGE_WORDS, word) or re.search(r"\.html?($|[?#])", text, re.I)
+    return bool(is_link(text) and named and not page)
+
+
+class Saved(list):  # type: ignore[type-arg]
+    """The files of a response that are saved; no answer from fal can hold one."""
+
+
+def saved_paths(document: Any) -> list[str]:
+    """The paths of what was saved of a response, or of that in a line of a batch."""
+    for place in (document, document.get("result")) if isinstance(document, dict) else ():
+        files = place.get("downloaded_files") if isinstance(place, dict) else None
+        if isinstance(files, Saved):
+            return [file["path"] for file in files]
+    return []
+
+
+async def save_media(job: Job, response: Any) -> Any:
+    """The response, with "downloaded_files" once its files are saved where the user asked."""
+    if not (job.saving and job.saving.target):
         return response
-    saved: list[dict[str, Any]] = []
-    lost: list[dict[str, Any]] = []
+    saved, lost = Saved(), []
     own = response if isinstance(response, dict) else {"response": response}
     job.response = {**own, "downloaded_files": saved}
-    async with httpx.AsyncClient(follow_redirects=True, timeout=60) as client:
-        for url in dict.fromkeys(find_media(response)):
+    target = job.saving.target
+    if job.entry and (files := job.entry.files(target.text)):
+        saved += files
+        return job.response
+    sent, known = repr(job.arguments), set()
+    async with httpx.AsyncClient(timeout=60) as client:
+        for media in find_media(response):
+            if media.source in known or repr(media.source) in sent:
+                continue
+            known.add(media.source)
             try:
                 with failures(Job()):
-                    saved.append(await save_file(client, url, where, str(job.model)))
+                    saved.append(await save_file(client, media, job, job.saving, len(known) - 1))
             except Failure as failure:
-                lost.append(
-                    {"field": redact(url)[:200], "message": failure.message, "type": failure.type}
-                )
+                told = {"message": failure.message, "type": failure.type}
+                lost.append({"field": redact(short_url(media))[:500], **told})
     if lost:
-        message = f"{len(lost)} of {len(saved) + len(lost)} files could not be saved"
-        raise Failure("download_failed", message, details=lost)
+        hint, message = None, f"{len(lost)} of {len(known)} files could not be saved"
+        if job.request_id:
+            place = ("--model", job.model, "--request-id", job.request_id)
+            again = command_line("result", *place, "--output", target.text)
+            hint = f"Fetch them again: {again}"
+        raise Failure("download_failed", message, hint=hint, details=lost)
+    if job.entry:
+        job.entry.write("done", saved=[target.text, saved])
     return job.response
 
 
-async def save_file(client: httpx.AsyncClient, url: str, where: str, model: str) -> dict[str, Any]:
-    """Save one file under a name of our own: {"path", "url", "content_type", "bytes"}."""
-    folder, stem, asked = name_parts(where, model)
-    with PartFile(folder) as part:
-        if url[:5].lower() == "data:":
-            content_type = part.decode(url)
-        else:
-            async with client.stream("GET", url) as response:
-                if response.is_error:
-                    await response.aread()  # for the message
-                response.raise_for_status()
-                content_type = response.headers.get("content-type", "").partition(";")[0]
+async def save_file(
+    client: httpx.AsyncClient, media: Media, job: Job, saving: Saving, number: int
+) -> dict[str, Any]:
+    """Save one file: {"path", "url", "content_type", "bytes", "field"}."""
+    target = saving.target
+    assert target
+    with PartFile(target.folder, saving.max_bytes) as part, contextlib.ExitStack() as stack:
+        told = part.decode(media.source) if media.is_data else await fetch(client, media, part)
+        kinds = (media_type(part.head), told.strip().lower(), media.content_type)
+        content_type = next((kind for kind in kinds if kind and kind != BINARY), BINARY)
+        extension = extension_for(content_type, target.asked, media.name)
+        facts = {"url": short_url(media, content_type), "field": media.field}
+        stem, extension = target.place(name_values(media, job, number), extension)
+        os.makedirs(os.path.dirname(stem), exist_ok=True)
+        extensions, parts = [extension], [part]
+        if saving.metadata:
+            beside = stack.enter_context(PartFile(target.folder, sys.maxsize))
+            beside.write((json_text(origin(job, facts), 2) + "\n").encode())
+            extensions.append(".meta.json" if extension == ".json" else ".json")
+            parts.append(beside)
+        paths = saving.claim(stem, *extensions)
+        for one, path in zip(parts, paths, strict=True):
+            one.keep(path)
+    if target.asked not in ("", extension):
+        note(f"{target.text} is saved as {paths[0]}")
+    return {"path": paths[0], "content_type": content_type, "bytes": part.size, **facts}
+
+
+def short_url(media: Media, content_type: str = BINARY) -> str:
+    """The URL, or the head of a data URI without the data."""
+    if isinstance(media.source, bytes):
+        return f"data:{content_type};base64,…"
+    return f"{media.source.partition(',')[0][:100]},…" if media.is_data else media.source
+
+
+def origin(job: Job, facts: dict[str, Any]) -> dict[str, Any]:
+    """What it takes to make a file again."""
+    tool = {"name": PROGRAM, "version": __version__}
+    known = {"model": job.model, "request_id": job.request_id, "arguments": job.arguments}
+    return {**known, "seed": fact(job, "seed"), "time": utc_now(), **facts, "tool": tool}
+
+
+def fact(job: Job, name: str) -> Any:
+    """A field of the job's response, or else of its arguments."""
+    own, sent = job.response or {}, job.arguments or {}
+    return own[name] if own.get(name) is not None else sent.get(name)
+
+
+def name_values(media: Media, job: Job, number: int) -> dict[str, str]:
+    """The values of the fields of --output, but for {ext}: none of them leads to a folder."""
+    values = {
+        "index": number if job.index is None else job.index,
+        "name": os.path.splitext(media.name)[0],
+        "request_id": job.request_id,
+        "model": job.model,
+        "seed": fact(job, "seed"),
+        "prompt": str(fact(job, "prompt") or "none")[:50],
+        "date": utc_now()[:10],
+    }
+    return {
+        name: safe_name("none" if value is None else str(value)) for name, value in values.items()
+    }
+
+
+def safe_name(text: str) -> str:
+    """A text as a part of a file name: visible, no path, and no device of Windows'."""
+    name = shortened(re.sub(r"[^\w.-]+", "-", text[:200]), 80).strip("-.") or "none"
+    return f"_{name}" if re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.I) else name
+
+
+def extension_for(content_type: str, asked: str, name: str) -> str:
+    """The one asked for if it suits the content or nobody knows better; else the content's."""
+    if asked and content_type == mimetypes.guess_type(f"x{asked}")[0]:
+        return asked
+    known = EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type)
+    if not known and content_type in SIGNATURES:
+        known = f".{content_type.partition('/')[2]}"
+    if known and content_type != BINARY:
+        return known
+    told = re.fullmatch(r".+(\.[A-Za-z0-9]{1,12})", name, re.DOTALL)
+    return asked or (told[1].lower() if told else ".bin")
+
+
+async def refuse_private(client: httpx.AsyncClient, url: httpx.URL) -> None:
+    """Keep answers from sending this program to its own machine, or to its neighbours."""
+    host = url.raw_host.decode().rstrip(".").lower()
+    allowed = url.scheme in ("http", "https") and host != "" and not url.userinfo
+    try:
+        addresses = [ipaddress.ip_address(host)]
+    except ValueError:
+        addresses = []
+        # the system takes 127.1 and 0x7f.1 for addresses, too
+        numeric = re.search(r"(^|\.)(\d+|0x[0-9a-f]*)$", host)
+        local = host.endswith((".localhost", ".local", ".internal"))
+        allowed = allowed and "." in host and not (numeric or local)
+        if allowed and client._transport_for_url(url) is client._transport:  # no proxy's business
+            found = await asyncio.get_running_loop().getaddrinfo(host, url.port or 443)
+            addresses = [ipaddress.ip_address(one[4][0]) for one in found]
+    for one in addresses:
+        allowed = allowed and one.is_global and not (one.is_multicast or one.is_reserved)
+    if not allowed:
+        raise Failure("refused_url", f"not a public http(s) URL: {str(url)[:200]}")
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    client: httpx.AsyncClient, url: httpx.URL, headers: dict[str, str]
+) -> AsyncIterator[httpx.Response]:
+    """The answer that the URL leads to, each hop checked; no cookie is kept or handed on."""
+    for _ in range(MAX_REDIRECTS + 1):
+        await refuse_private(client, url)
+        client.cookies.clear()
+        async with client.stream("GET", url, headers=headers) as response:
+            if not response.has_redirect_location:
+                yield response
+                return
+            url = url.join(response.headers["location"])
+    raise Failure("refused_url", f"more than {MAX_REDIRECTS} redirects")
+
+
+async def fetch(client: httpx.AsyncClient, media: Media, part: PartFile) -> str:
+    """Stream a file into its part; returns its content type. What breaks is taken up again."""
+    for backoff in (*FILE_BACKOFF, None):
+        try:
+            async with opened(client, httpx.URL(str(media.source)), part.wanted()) as response:
+                part.begin(response)
                 async for chunk in response.aiter_bytes():
                     part.write(chunk)
-        content_type = media_type(part.head) or content_type or "application/octet-stream"
-        suits = content_type == mimetypes.guess_type(f"x{asked}")[0]
-        extension = asked if suits else extension_of(content_type)
-        path = part.keep(stem, extension)
-    if asked and extension != asked:
-        note(f"{where} is saved as {path}")
-    return {"path": path, "url": url, "content_type": content_type, "bytes": part.size}
-
-
-def name_parts(where: str, model: str) -> tuple[str, str, str]:
-    """Folder, name and extension (kept if it suits the content) of what is to be saved."""
-    if where.endswith(("/", os.sep)) or os.path.isdir(where):
-        return where, model.replace("/", "-"), ""
-    folder, name = os.path.split(where)
-    return folder or ".", *os.path.splitext(name)
-
-
-def extension_of(content_type: str) -> str:
-    known = EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type)
-    return known or ".bin"
+            part.check()
+            break
+        except Exception as exc:
+            failure = explain(exc)
+            if backoff is None or not (failure and failure.retryable):
+                raise
+        await asyncio.sleep(backoff)
+    return str(response.headers.get("content-type", "")).partition(";")[0]
 
 
 class PartFile:
-    """A file that gets its name only when it is complete, and never takes another's."""
+    """A file that gets its name only when it is complete."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, most: int) -> None:
         os.makedirs(folder, exist_ok=True)
-        self._folder = folder
         self._path = os.path.join(folder, f".{os.urandom(8).hex()}.part")
         self._file = open(self._path, "xb")  # noqa: SIM115
-        self.head, self.size = b"", 0
+        self._most = most
+        self._restart()
 
     def __enter__(self) -> PartFile:
         return self
@@ -2788,29 +3133,75 @@ class PartFile:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
 
-    def write(self, chunk: bytes) -> None:
-        self.head = self.head or chunk[:32]
-        self.size += len(chunk)
-        self._file.write(chunk)
+    def _restart(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self.head, self.size = b"", 0
+        self._total: int | None = None
+        self._resume: dict[str, str] | None = None  # headers that go with Range
 
-    def decode(self, data_uri: str) -> str:
-        """Write the bytes of a data URI; returns its content type."""
-        header, _, payload = data_uri[5:].partition(",")
+    def wanted(self) -> dict[str, str]:
+        """The headers that ask for what is still missing."""
+        headers = {"Accept-Encoding": "identity"}
+        if self.size and self._resume is not None:
+            return {**headers, "Range": f"bytes={self.size}-", **self._resume}
+        return headers
+
+    def begin(self, response: httpx.Response) -> None:
+        """Go on where the answer does, or start over; refuse what is too large at once."""
+        headers, status = response.headers, response.status_code
+        if status == 206 and headers.get("content-range", "").startswith(f"bytes {self.size}-"):
+            total = headers["content-range"].rpartition("/")[2]
+        else:
+            self._restart()
+            total = headers.get("content-length", "")
+            if status != 200:
+                busy = status in (206, 408, 416, 425, 429) or status >= 500
+                message = f"{response.url.host} answered HTTP {status}"
+                raise Failure("http_error", message, retryable=busy)
+            plain = headers.get("content-encoding", "identity") == "identity"
+            etag = headers.get("etag", "W/")
+            total = total if plain and "transfer-encoding" not in headers else ""
+            if plain and not etag.startswith("W/"):
+                self._resume = {"If-Range": etag}
+            elif plain and headers.get("accept-ranges") == "bytes":
+                self._resume = {}
+        self._total = int(total) if re.fullmatch(r"\d{1,18}", total) else None
+        self._measure(self._total or 0)
+
+    def _measure(self, size: int) -> None:
+        if size > self._most:
+            raise Failure("too_large", f"the file has more than {self._most} bytes (--max-bytes)")
+
+    def check(self) -> None:
+        """Whether all of it is here."""
+        if self._total not in (None, self.size):
+            message = f"{self.size} of {self._total} bytes came"
+            raise Failure("connection_lost", message, retryable=True)
+
+    def write(self, chunk: bytes) -> None:
+        self._measure(self.size + len(chunk))
+        self.head += chunk[: 32 - len(self.head)]
+        self.size += len(chunk)
+        try:
+            self._file.write(chunk)
+        except OSError as exc:
+            raise Failure("write_failed", f"the file cannot be written: {words(exc)}") from exc
+
+    def decode(self, source: str | bytes) -> str:
+        """Write bytes, or those of a data URI; returns the content type that it tells."""
+        if isinstance(source, bytes):
+            self.write(source)
+            return ""
+        header, _, payload = source[5:].partition(",")
         raw = urls.unquote_to_bytes(payload)
-        self.write(base64.b64decode(raw) if header.endswith(";base64") else raw)
+        self.write(base64.b64decode(raw) if header.lower().endswith(";base64") else raw)
         return header.partition(";")[0]
 
-    def keep(self, stem: str, extension: str) -> str:
-        """Give the file the first free name: stem.ext, stem-2.ext, ...; returns its path."""
+    def keep(self, path: str) -> None:
+        """Give the file its name; a link of that name is replaced, not followed."""
         self._file.close()
-        for count in range(1, 1_000_000):
-            name = f"{stem}-{count}{extension}" if count > 1 else stem + extension
-            path = os.path.abspath(os.path.join(self._folder, name))
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
-                os.replace(self._path, path)
-                return path
-        raise FileExistsError(f"no free name for {stem}{extension} in {self._folder}")
+        os.replace(self._path, path)
 
 
 # Model search
@@ -3099,6 +3490,16 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
+MARK = "MEDIA:"  # a line that starts with it has a chat agent send a file
+
+
+def unmarked(text: str) -> str:
+    """The text with no line that a chat agent takes for a file to send."""
+    if MARK not in text.upper():
+        return text
+    return re.sub(r"(?im)^(\s*media):", r"\1 :", text)
+
+
 def jsonable(value: Any, content_type: Any = None) -> Any:
     """A value that JSON can hold and that does not tell the key: bytes, which fal sends for
     images, become data URIs of the type told beside them; NaN and infinities become null.
@@ -3230,6 +3631,8 @@ class Console:
         self.running: list[str] = []
         self.stopped: int | None = None  # the signal that stops the command
         self.notes: set[str] = set()
+        self.media = False
+        self.indent: int | None = 2
         self._live = False
 
     def start(self) -> None:
@@ -3242,14 +3645,19 @@ class Console:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
-    def emit(self, document: Any, indent: int | None = None) -> None:
-        self._print(json_text(document, indent))
+    def emit(self, document: Any, indent: int | None = None, whole: bool = False) -> None:
+        """JSON; or, with --media, the files that were saved, if any and if all is told by that."""
+        paths = saved_paths(document) if self.media else []
+        self._print("\n".join(f"{MARK}{path}" for path in paths), ours=True)
+        if whole or not paths or "error" in document:
+            self._print(json_text(document, indent))
 
     def emit_text(self, text: str) -> None:
         self._print(redact(text))
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str, ours: bool = False) -> None:
         self._end_live()
+        text = text if ours else unmarked(text)
         try:
             sys.stdout.write(text + "\n" if text else "")
             sys.stdout.flush()
@@ -3263,7 +3671,7 @@ class Console:
         if as_text:
             self.emit_text(as_text(document))
         else:
-            self.emit(document, indent=2)
+            self.emit(document, self.indent)
 
     def line(self, text: str) -> None:
         """A line of progress or a note."""
@@ -3302,7 +3710,7 @@ class Console:
 
     def _write(self, text: str, end: str = "\n") -> None:
         try:
-            sys.stderr.write(text + end)
+            sys.stderr.write(unmarked(text) + end)
             sys.stderr.flush()
         except OSError:  # nobody reads it any longer
             silence(sys.stderr)
@@ -3424,6 +3832,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, dict[str, Any]]:
 def perform(command: Command, flags: dict[str, Any]) -> None:
     console.quiet = flags.pop("quiet", False)
     console.job = Job(flags.get("model"), flags.get("request_id"))
+    console.media = flags.get("media", False)
     as_text = None if flags.pop("json", False) else command.text
     if flags and not sys.warnoptions:  # fal-client and Pillow warn programmers, not users
         warnings.simplefilter("ignore")
@@ -3443,6 +3852,7 @@ async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
     with stopping_on_signals():
         if hasattr(outcome, "__await__"):
             return console.show(await outcome, as_text)
+        console.indent = None
         async with contextlib.aclosing(outcome) as lines:
             async for line in lines:
                 console.emit(line)
@@ -3506,7 +3916,9 @@ def conclude(exc: BaseException) -> int:
         failure.message += f"; not cancelled: {', '.join(console.running)}"
     if failure.response is not None:
         with contextlib.suppress(Failure, BrokenPipeError):
-            console.show(failure.response)
+            left = failure.response
+            for document in left if isinstance(left, Unprinted) else [left]:
+                console.emit(document, console.indent, whole=True)
     console.fail(failure)
     return failure.exit
 

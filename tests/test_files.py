@@ -167,7 +167,7 @@ def test_output_into_a_folder(cli: Cli, tmp_path: Path, verb: str) -> None:
     done = cli(verb, *flags, "--output", "pictures/")
     assert done.status == 0
     assert [set(file) for file in done.json["downloaded_files"]] == [
-        {"path", "url", "content_type", "bytes"}
+        {"path", "url", "content_type", "bytes", "field"}
     ] * 2
     for file, image in zip(done.json["downloaded_files"], done.json["images"], strict=True):
         path = Path(file["path"])

@@ -17,6 +17,7 @@ import test_fitting
 import test_journal
 import test_money
 import test_once
+import test_saving
 from conftest import Cli, is_look_up, sent
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox, Stall
@@ -101,6 +102,10 @@ ROWS = {
 LOCAL = {
     "--client-timeout": "test_client_timeout",
     "--output": "test_output_saves_the_pictures",
+    "--overwrite": "test_overwrite_replaces_a_file",
+    "--max-bytes": "test_an_announced_size_is_refused_at_once",
+    "--media": "test_media_lines_instead_of_the_json",
+    "--metadata": "test_metadata_tells_how_to_make_it_again",
     "--concurrency": "test_concurrency_bounds_the_jobs_under_way",
     "--keep": "test_keep_leaves_the_jobs_running",
     "--prompts-file": "test_prompts_from_a_file",
@@ -130,7 +135,8 @@ def test_every_command_of_the_seed_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", LOCAL.values())
 def test_the_tests_named_above_exist(name: str) -> None:
-    homes = (globals(), *map(vars, (test_fitting, test_journal, test_money, test_once)))
+    modules = (test_fitting, test_journal, test_money, test_once, test_saving)
+    homes = (globals(), *map(vars, modules))
     assert any(callable(home.get(name)) for home in homes)
 
 
@@ -322,6 +328,7 @@ def test_output_saves_the_pictures(fal: Sandbox, cli: Cli, tmp_path: Path, comma
         "url": done.json["images"][0]["url"],
         "content_type": "image/jpeg",
         "bytes": path.stat().st_size,
+        "field": "images.0",
     }
 
 
