@@ -46,7 +46,6 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from itertools import compress
 from types import SimpleNamespace
 
 __version__ = "1.0.0"
@@ -129,13 +128,13 @@ class Failure(Exception):
 
     `type` is a short name, fal's own where fal gives one; `status` is an HTTP status;
     `retryable` says whether the same command may succeed if it is repeated as it is;
-    `details` holds {"field", "message", "type"} for each thing that went wrong; `response` is
-    what a model had answered already.
+    `details` holds {"field", "message", "type"} for each thing that went wrong; `unprinted`
+    is what models had answered already.
     """
 
     model: str | None = None
     request_id: str | None = None
-    response: Any = None
+    unprinted: Sequence[Any] = ()
     told = False  # whether `retryable` is fal's word and not ours
     doubt = False  # whether something may be running that nobody has the request id of
 
@@ -158,9 +157,10 @@ class Failure(Exception):
         """Say which job failed, as far as that is not known yet."""
         self.model = self.model or job.model
         self.request_id = self.request_id or job.request_id
-        self.response = self.response or job.response
+        self.unprinted = self.unprinted or job.unprinted
+        self.hint = self.hint or (job.hint if self.exit in GIVEN_UP else None)
         self.retryable = self.retryable and (self.told or not job.paid)
-        self.doubt = self.doubt or (job.paid and job.state != "done" and not self.request_id)
+        self.doubt = self.doubt or (job.state == "sent" and not self.request_id)
         return self
 
     def as_dict(self) -> dict[str, Any]:
@@ -180,18 +180,22 @@ class Job:
     """A request to fal: how far it got, and who is told.
 
     `state` is new, sent, refused (fal has surely not taken it), accepted (by fal, and billed),
-    cancelled or done; what is sent and nothing more is in doubt. A `watched` job is cancelled at
-    fal when it is given up; `deadline` is when the time runs out, in the event loop's seconds.
+    cancelled or done; what is sent and nothing more is in doubt. `failed` tells that fal called
+    an accepted job a failure. A `watched` job is cancelled at fal when it is given up;
+    `deadline` is when the time runs out, in the event loop's seconds.
     """
 
     state = "new"
+    failed = False
     watched = False
     deadline: float | None = None
-    entry: Entry | None = None
-    response: Any = None
-    arguments: Any = None  # as they were sent
-    saving: Saving | None = None
     index: int | None = None  # in its batch
+    arguments: Any = None  # as they were sent
+    response: Any = None
+    unprinted: Sequence[Any] = ()  # answers that are paid for
+    saving: Saving | None = None
+    saved: Any = None  # where an earlier run saved which files
+    hint: str | None = None  # for those who give it up
 
     def __init__(
         self,
@@ -201,6 +205,7 @@ class Job:
     ) -> None:
         self.model, self.request_id = model, request_id
         self.progress = progress or Progress()
+        self.record: Callable[..., None] = lambda state, **facts: None
         self.units: dict[str, float] = {}  # billed by fal, by the path of the answer that told
 
     @property
@@ -210,18 +215,17 @@ class Job:
 
     def becomes(self, state: str, **facts: Any) -> None:
         self.state = state
-        if self.entry:
-            self.entry.write(state, **facts)
+        self.record(state, **facts)
 
-    def accepted(self, request_id: str | None = None) -> None:
-        self.request_id = request_id or self.request_id
-        self.becomes("accepted", **present(request_id=request_id))
-        if request_id:
+    def accepted(self, request_id: str) -> None:
+        if (self.state, self.request_id) != ("accepted", request_id):
+            self.request_id = request_id
+            self.becomes("accepted", request_id=request_id)
             self.progress.say(f"request id {request_id}")
 
     def answered(self, response: Any) -> None:
         """The model's response is here: it can be printed whatever happens from now on."""
-        self.response = response
+        self.response, self.unprinted = response, [response]
         self.becomes("done", result=response)
 
 
@@ -377,6 +381,7 @@ FREE_HOSTS = (".fal.ai", ".fal.media")
 # Seconds between attempts while fal says that it is busy, and in all; Retry-After overrules them.
 BACKOFF = (1, 2, 4, 8, 16, 29)
 BUSY_LIMIT = 60.0
+FREE_LINES = 30  # of progress, before stderr gets terse if it is not a terminal
 SILENCE = 10  # seconds until somebody who waits for an answer is told so
 
 # fal's queue headers, for the calls whose fal-client signature lacks the keyword.
@@ -766,7 +771,9 @@ QUEUE = (
         "place in the queue; rush is sent as normal, the highest there is",
         choices=("normal", "low", "rush"),
     ),
-    delivery_flag("--start-timeout SECONDS", "more than 1; within it the job must start", above_1),
+    delivery_flag(
+        "--start-timeout SECONDS", "more than 1; the job must start within this time", above_1
+    ),
     CLIENT_TIMEOUT,
 )
 WEBHOOK_URL = delivery_flag("--webhook-url URL", "URL that fal posts the result to", web_url)
@@ -879,7 +886,7 @@ def batch_file(flags: Sequence[Flag], varied: str, source: str) -> list[dict[str
     for number, line in enumerate(read_text(source).split("\n"), 1):
         if line := line.strip():
             try:
-                row = json_object(line) if line.startswith("{") else {varied: line}
+                row = json_object(line) if starts_json(line) else {varied: line}
                 jobs.append({name: flag_value(known, name, value) for name, value in row.items()})
                 if varied not in row:
                     raise usage(f"{varied} is missing")
@@ -891,6 +898,13 @@ def batch_file(flags: Sequence[Flag], varied: str, source: str) -> list[dict[str
     return jobs
 
 
+def starts_json(line: str) -> bool:
+    """Whether a line is meant as JSON; a prompt may start with a word in brackets."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return isinstance(json.loads(line), (dict, list))
+    return line.startswith("{") or line == "["
+
+
 def flag_value(flags: Mapping[str, Flag], name: str, value: Any) -> Any:
     """What a flag takes, though it stands in JSON."""
     if name not in flags:
@@ -898,6 +912,8 @@ def flag_value(flags: Mapping[str, Flag], name: str, value: Any) -> Any:
         raise usage(f"no such argument: {name}", near or "What has no flag goes into extra.")
     if isinstance(value, list) and flags[name].options.get("action") == "append":
         return [flag_value(flags, name, item) for item in value]
+    if value is None or isinstance(value, (bool, list)):
+        raise usage(f"{name}: not a value: {json.dumps(value)}")
     if value == "-":
         raise usage(f"{name}: - does not stand for stdin here")
     return flags[name].options["type"](value if isinstance(value, str) else json.dumps(value))
@@ -999,73 +1015,87 @@ class PaidOnce:
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         refuse_strangers(request.url.host)
-        left, hint = BUSY_LIMIT, None
-        for backoff in (*BACKOFF, None):
-            response = await self._answer(request)
-            if backoff is None or not is_busy(request, response):
-                break
+        left, job = BUSY_LIMIT, CURRENT.get()
+        for backoff in (*BACKOFF, 0):
+            response = await self._answer(request, job)
+            busy = is_busy(request, response)
+            if not (busy or (is_paid(request) and response.status_code >= 300)):
+                return response
+            await response.aread()
+            if is_paid(request) and (busy or is_refusal(response)):
+                job.becomes("refused")
+            failure = answer_failure(response.status_code, response.headers, response.text)
             wait = asked_wait(response.headers, backoff)
-            if wait > left:
-                hint = f"fal asks to wait {wait:.0f} s: repeat the command then."
-                break
+            if busy and wait > left and is_paid(request):
+                failure.hint = f"fal asks to wait {wait:.0f} s: repeat the command then."
+            if not busy or wait > left or not backoff:
+                raise failure
             left -= wait
             said = f"fal is busy (HTTP {response.status_code})"
             note(f"{said}: asking again in {wait:.0f} s, for {left:.0f} s more at most")
-            await response.aclose()
             await asyncio.sleep(wait)
-        if is_busy(request, response) or (is_paid(request) and response.status_code >= 300):
-            await response.aread()
-            if is_paid(request) and is_refusal(request, response):
-                CURRENT.get().becomes("refused")
-            failure = answer_failure(response.status_code, response.headers, response.text)
-            failure.hint = hint
-            raise failure
-        return response
+        raise AssertionError(request)
 
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
-        pays, job = is_paid(request), CURRENT.get()
+    async def _answer(self, request: httpx.Request, job: Job) -> httpx.Response:
+        """fal's answer; whatever is raised that is no Failure makes fal-client ask again."""
+        pays = is_paid(request)
         if pays:
             job.becomes("sent")
         patience = f"{request.url.host} has not answered for {SILENCE} s: still waiting"
         reminder = asyncio.get_running_loop().call_later(SILENCE, note, patience)
         try:
-            if request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST) and pays:
+            if pays and request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST):
                 return await self._submit(request, job)
-            return await self._send(request)
+            return await self._send(request, job)
         except httpx.RequestError as exc:
             unsent = isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
             if pays and unsent:
                 job.becomes("refused")
-            if self._reached if unsent else not pays:
+            again = self._reached if unsent else not pays
+            if again:
                 note(f"{request.url.host}: {words(exc)}: trying again")
                 raise
             raise explain(exc) or exc from exc
         finally:
             reminder.cancel()
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _submit(self, request: httpx.Request, job: Job) -> httpx.Response:
+        """Hear fal out even when the command is stopped: a job is cancelled by its request id."""
+        sending = asyncio.ensure_future(self._send(request, job))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await insist(sending, job, 0.3)
+            raise
+
+    async def _send(self, request: httpx.Request, job: Job) -> httpx.Response:
         response = await self._transport.handle_async_request(request)
         self._reached = True
         units = as_number(response.headers.get("x-fal-billable-units"))
         if units is not None and 0 <= units < 1e100:
-            CURRENT.get().units[request.url.path] = units
+            job.units[request.url.path] = units
         if is_paid(request) and (response.status_code >= 300 or not is_stream(request)):
+            learn_id(job, response)
             await response.aread()  # here, where a connection that breaks is not tried again
+            learn_id(job, response)
         return response
-
-    async def _submit(self, request: httpx.Request, job: Job) -> httpx.Response:
-        """Hear fal out even when the command is stopped: only the request id can be cancelled."""
-        sending = asyncio.ensure_future(self._send(request))
-        try:
-            return await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            if response := await insist(sending, job):
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    job.accepted(response.json()["request_id"])
-            raise
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def learn_id(job: Job, response: httpx.Response) -> None:
+    """Take the request id of a queued job from the head of the answer, or from its body."""
+    told = response.headers.get("x-fal-request-id")
+    with contextlib.suppress(httpx.ResponseNotRead, ValueError, KeyError, TypeError):
+        told = told or response.json()["request_id"]
+    queued = response.request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST)
+    if not (queued and isinstance(told, str) and re.fullmatch(r"[\w-]+", told)):
+        return
+    if response.status_code < 300:
+        job.accepted(told)
+    elif response.status_code >= 500:
+        job.request_id = told
 
 
 def is_stream(request: httpx.Request) -> bool:
@@ -1084,19 +1114,20 @@ def is_busy(request: httpx.Request, response: httpx.Response) -> bool:
     return is_paid(request) and (status == 429 or (status == 503 and spoken and not ran))
 
 
-def is_refusal(request: httpx.Request, response: httpx.Response) -> bool:
-    """Whether fal has surely not taken the request."""
-    late = "x-fal-request-timeout-type" in response.headers  # it never started
-    client_error = 400 <= response.status_code < 500 and response.status_code not in (408, 409)
-    return client_error or late or is_busy(request, response)
+def is_refusal(response: httpx.Response) -> bool:
+    """Whether fal has surely not taken the request, or says itself that it may be repeated."""
+    status, headers = response.status_code, response.headers
+    never_started = "x-fal-request-timeout-type" in headers
+    refused = 400 <= status < 500 and status not in (408, 409)
+    return refused or never_started or told_retry(headers) is True
 
 
 def asked_wait(headers: Mapping[str, str], backoff: float) -> float:
     """Seconds that fal asks to wait, as a number or a date, or else the backoff with a jitter."""
-    asked = headers.get("retry-after", "")
-    with contextlib.suppress(ValueError):
-        return max(float(asked), 0.0)
-    with contextlib.suppress(ValueError, TypeError):
+    asked = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}", asked):
+        return float(asked)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(email_utils.parsedate_to_datetime(asked).timestamp() - time.time(), 0.0)
     return backoff * random.uniform(0.7, 1.0)
 
@@ -1162,9 +1193,10 @@ def failures(job: Job) -> Iterator[None]:
         except Exception:  # an error answer that cannot be read either
             failure = None
         raise (failure or unexpected_answer(exc)).about(job) from exc
-    except asyncio.CancelledError:  # Ctrl-C, perhaps while files are being saved
-        console.job = job
-        raise
+
+
+def soon(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 @contextlib.asynccontextmanager
@@ -1190,38 +1222,40 @@ async def fal_session(job: Job, seconds: float | None = None) -> AsyncIterator[N
         await CONNECTION.open()
         CURRENT.set(job)
         if seconds:
-            job.deadline = asyncio.get_running_loop().time() + seconds
+            job.deadline = soon(seconds)
         try:
-            async with time_limit(job.deadline):
+            async with time_limit(job.deadline if seconds else None):
                 yield
         except (asyncio.CancelledError, TimeoutError):
+            console.job = job  # a second signal ends the command while this is cancelled
             await abandon(job)
             raise
         finally:
+            console.job = job  # sessions inside others end before them
             await CONNECTION.close()
 
 
 async def abandon(job: Job) -> None:
     """Cancel at fal what nobody waits for any longer."""
+    if job.state == "sent":
+        console.doubtful += 1
     if job.state != "accepted" or not (job.model and job.request_id):
         return
-    console.job = job
     console.running.append(job.request_id)
-    if not job.watched:
-        return
-    if await insist(cancel_job(job.model, job.request_id), job):
+    if job.watched and await insist(cancel_job(job.model, job.request_id), job, 0.6):
         console.running.remove(job.request_id)
         console.cancelled.append(job.request_id)
         job.becomes("cancelled")
 
 
-async def insist(awaitable: Awaitable[Any], job: Job) -> Any:
-    """What it gives within 3 seconds, or 1 if time is up, though the task is being cancelled."""
-    late = job.deadline and asyncio.get_running_loop().time() >= job.deadline
-    work = asyncio.ensure_future(asyncio.wait_for(awaitable, 0.4 if late else 3))
-    for _ in range(2):  # the task may be cancelled twice, by the loop and by its batch
-        with contextlib.suppress(Exception, asyncio.CancelledError):
-            return await asyncio.shield(work)
+async def insist(awaitable: Awaitable[Any], job: Job, late: float) -> Any:
+    """What it gives within 3 seconds, or `late` if time is up, though the task is cancelled;
+    the two things that are insisted on when time is up fit into the promised second.
+    """
+    over = job.deadline and asyncio.get_running_loop().time() >= job.deadline
+    work = asyncio.ensure_future(asyncio.wait_for(awaitable, late if over else 3))
+    with contextlib.suppress(Exception, asyncio.CancelledError):
+        return await asyncio.shield(work)
     return None
 
 
@@ -1314,9 +1348,11 @@ class Request:
     ) -> None:
         self.verb, self.task, self.asked = verb, task, asked
         self.strict, self.no_schema, self.max_cost = strict, no_schema, max_cost
+        self.found = ModelSchema() if no_schema else None
 
     async def schema(self, model: str) -> ModelSchema:
-        return ModelSchema() if self.no_schema else await fetch_schema(model)
+        self.found = self.found or await fetch_schema(model)
+        return self.found
 
     def fit(self, found: ModelSchema) -> Fit:
         """The arguments; raises a Failure that tells all problems at once."""
@@ -1515,7 +1551,6 @@ async def submit_job(
             start_timeout=how.start_timeout,
         )
         job.accepted(handle.request_id)
-    console.job = job
     return {"request_id": job.request_id, "model": model}
 
 
@@ -1574,7 +1609,6 @@ async def run_job(model: str, arguments: Arguments | Request, **options: Any) ->
             hint=how.hint,
             headers=how.headers("priority"),
         )
-        job.accepted()
         job.answered(response)
         return await save_media(job, response)
 
@@ -1603,24 +1637,21 @@ async def stream_job(
         async with contextlib.aclosing(events):
             try:
                 async for event in events:
-                    job.accepted()
-                    count += 1
+                    held, job.response, count = job.response, event, count + 1
+                    job.unprinted = [event] if wanted else []
                     if not wanted:
                         yield event
-                        continue
-                    # It may be the last: a failure prints it.
-                    earlier, job.response = job.response, event
-                    if count > 1 and previews:
-                        yield earlier
+                    elif count > 1 and previews:
+                        yield held
             except json.JSONDecodeError as exc:
-                if (
-                    exc.doc != "[DONE]"
-                ):  # how some models end a stream; fal-client reads all as JSON
+                # How some models end a stream; fal-client reads all as JSON.
+                if exc.doc != "[DONE]":
                     raise
         if not count:
             raise Failure("connection_lost", "the stream ended without an event", Exit.NETWORK)
+        job.state = "done"
         if wanted:
-            event, job.response = await save_media(job, job.response), None
+            event, job.unprinted = await save_media(job, job.response), []
             yield event
 
 
@@ -1686,6 +1717,7 @@ async def follow(job: Job, no_wait: bool = False) -> Any:
             raise Failure("not_finished", f"the job is {state}", retryable=True)
         await job.progress.follow(status)
         if isinstance(status, fal_client.Completed):
+            job.failed = bool(status.error)
             break
     job.answered(await fal_client.result_async(model, request_id))
     return job.response
@@ -1816,7 +1848,7 @@ async def realtime_session(
             # What fal said before it closed the connection tells more than that it is closed.
             with contextlib.suppress(websockets.ConnectionClosed):
                 await connection.send(message)
-                job.accepted()
+                job.becomes("sent")
             answer = await connection.recv()
             if answer is None:
                 said = f"fal closed the connection after {answered} of {rounds} answers"
@@ -1824,7 +1856,8 @@ async def realtime_session(
             # fal-client hands on a refusal like any answer
             if isinstance(answer, dict) and answer.get("status") == "error":
                 raise fal_client.client.RealtimeError(str(answer.get("error")))
-            answer, job.response = await save_media(job, answer), None
+            job.answered(answer)
+            answer, job.unprinted = await save_media(job, answer), []
             yield answer
 
 
@@ -1872,79 +1905,44 @@ async def run_batch(
     **options: Any,
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Yield each job's line as it ends, and raise a Failure at last if any job failed."""
-    own, delivery = task.split(options)
+    own, options = task.split(options)
     asked = [batch_job(task, own, item) for item in items]
-    requests = [Request("batch", task, one, strict, no_schema, max_cost) for one in asked]
-    is_due = partial(Entry.is_due, retry_unknown=retry_unknown, retry_failed=retry_failed)
-    batch, estimate, ended = Job(model), None, collections.Counter[str]()
-    endpoint = settings(batch, delivery).endpoint(model)
-    subscribe = partial(subscribe_job, model, uploads=Uploads(), keep=keep, **delivery)
-    slots = asyncio.Semaphore(concurrency)
-    session = contextlib.nullcontext() if dry_run else fal_session(batch, client_timeout)
+    requests = [Request("batch", task, one, strict, no_schema) for one in asked]
+    batch, slots, tally = Job(model), asyncio.Semaphore(concurrency), collections.Counter[str]()
+    endpoint = settings(batch, options).endpoint(model)
+    again = Again(journal, retry_unknown, retry_failed)
+    jobs = batch_jobs(batch, asked, keep)
     with Journal(journal, dry_run) as book:
-        async with session:
-            found = await requests[0].schema(endpoint)
-            fits = [request.fit(found) for request in requests]
-            entries = [book.entry(endpoint, one) for one in asked]
-            due = list(compress(fits, map(is_due, entries)))
-            if dry_run:
-                quoted = await quote(endpoint, due, max_cost)
-                for request in requests:
-                    yield await plan(model, request, quoted=quoted, **delivery)
-                return
-            for text in dict.fromkeys(text for it in fits for text in it.notes):
-                note(text)
-            if max_cost is not None:
-                estimate = await affordable(endpoint, due, max_cost)
-            jobs, work = batch_jobs(batch, entries, keep), []
-            for index, (job, entry, it) in enumerate(zip(jobs, entries, fits, strict=True)):
-                job.arguments = it.arguments
-                submit = partial(subscribe, it.arguments, job=job)
-                response = partial(settle, job, entry, submit, retry_unknown, retry_failed)
-                known = {"index": index, task.varied: asked[index][task.varied]}
-                work.append(batch_line(known, job, slots, response))
+        for job, one in zip(jobs, asked, strict=True):
+            book.attach(job, endpoint, one)
+        due = [one for one, job in zip(requests, jobs, strict=True) if again.is_due(job)]
+        if dry_run:
+            quoted = await quote(endpoint, await fit_all(endpoint, requests, due), max_cost)
+            for index, request in enumerate(requests):
+                yield {"index": index, **await plan(model, request, quoted=quoted, **options)}
+            return
+        batch.hint = again.announce(jobs)
+        async with fal_session(batch, client_timeout):
+            fits = await fit_all(endpoint, requests, due)
+            estimate = None if max_cost is None else await affordable(endpoint, fits, max_cost)
+            subscribe = partial(subscribe_job, model, uploads=Uploads(), keep=keep, **options)
+            kept, work = {job.index for job in jobs if job.state == "done"}, []
+            for job, request in zip(jobs, requests, strict=True):
+                known = {"index": job.index, task.varied: request.asked[task.varied]}
+                work.append(batch_line(known, job, slots, partial(subscribe, request), again))
             try:
                 async with contextlib.aclosing(as_they_end(work)) as lines:
                     async for line in lines:
-                        kept = "skipped" if entries[line["index"]].state == "done" else "done"
-                        ended["failed" if "error" in line else kept] += 1
-                        jobs[line["index"]].response = None
+                        end = "skipped" if line["index"] in kept else "done"
+                        tally["failed" if "error" in line else end] += 1
+                        jobs[line["index"]].unprinted = ()
                         yield line
             finally:
-                batch.response = Unprinted(jobs)
-                batch.progress.say(summary(jobs, ended, estimate))
-    if failed := ended["failed"]:
-        raise Failure("batch_failed", f"{failed} of {len(items)} jobs failed: see their lines")
-
-
-def batch_jobs(batch: Job, entries: Sequence[Entry], keep: bool) -> list[Job]:
-    pace = Pace()
-    jobs = [Job(batch.model, progress=Progress(f"[{n}] ", pace)) for n in range(len(entries))]
-    for index, (job, entry) in enumerate(zip(jobs, entries, strict=True)):
-        job.deadline, job.entry, job.watched = batch.deadline, entry, not keep
-        job.saving, job.index = batch.saving, index
-    return jobs
-
-
-def summary(jobs: Sequence[Job], ended: Mapping[str, int], estimate: Any) -> str:
-    """What became of a batch's jobs; skipped are those whose result the journal had."""
-    parts = [f"{ended[name]} {name}" for name in ("done", "failed", "skipped")]
-    if units := [one for job in jobs for one in job.units.values()]:
-        parts.append(f"{sum(units):.12g} billable units")
-    if estimate:
-        parts.append(f"estimated at {estimate['total_cost']:.12g} USD")
-    return f"jobs: {', '.join(parts)}"
-
-
-class Unprinted(list):  # type: ignore[type-arg]
-    """What was paid for when a batch was stopped while its files were being saved."""
-
-    def __init__(self, jobs: Iterable[Job]) -> None:
-        left = (job for job in jobs if job.response is not None)
-        super().__init__(
-            {"index": job.index, "request_id": job.request_id, "result": job.response}
-            for job in left
-        )
+                batch.unprinted = [unprinted for job in jobs for unprinted in left_over(job)]
+                batch.progress.say(summary(jobs, tally, estimate))
+    if failed := tally["failed"]:
+        message = f"{failed} of {len(jobs)} jobs failed: see their lines"
+        raise Failure("batch_failed", message, hint=batch.hint)
 
 
 def batch_job(task: Task, shared: Arguments, item: str | Arguments) -> dict[str, Any]:
@@ -1954,46 +1952,101 @@ def batch_job(task: Task, shared: Arguments, item: str | Arguments) -> dict[str,
     return {**shared, **own, **present(extra_json=extra or None)}
 
 
-async def settle(
-    job: Job,
-    entry: Entry,
-    submit: Callable[[], Awaitable[Any]],
-    retry_unknown: bool,
-    retry_failed: bool,
-) -> Any:
-    """A job's response: from the journal, by its request id, or for money."""
-    if entry.state == "done":
-        job.request_id, job.response = entry.request_id, entry.result
-        async with fal_session(job):
-            return await save_media(job, entry.result)
-    if entry.state == "sent" and not retry_unknown:
-        message = "the command ended before fal's answer came: whether fal has the job is unknown"
-        hint = f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown."
-        raise Failure("unknown_outcome", message, hint=hint)
-    if entry.state in ("accepted", "cancelled"):
-        job.accepted(entry.request_id)
-        try:
-            return await fetch_result(str(job.model), str(job.request_id), job=job)
-        except Failure as failure:
-            over = failure.response is None and (job.progress.completed or failure.status == 404)
-            wanted = retry_failed or entry.state == "cancelled"
-            if not (over and wanted and failure.exit == Exit.FAILED):
-                raise
-    return await submit()
+def batch_jobs(batch: Job, asked: Sequence[Arguments], keep: bool) -> list[Job]:
+    pace = Pace()
+    jobs = [Job(batch.model, progress=Progress(f"[{n}] ", pace)) for n in range(len(asked))]
+    for index, (job, one) in enumerate(zip(jobs, asked, strict=True)):
+        job.index, job.arguments, job.saving, job.watched = index, one, batch.saving, not keep
+    return jobs
+
+
+async def fit_all(endpoint: str, requests: Sequence[Request], due: Sequence[Request]) -> list[Fit]:
+    """What is to be submitted, fitted to the schema; all requests share it."""
+    found = await requests[0].schema(endpoint)
+    for request in requests:
+        request.found = found
+    return [request.fit(found) for request in due]
+
+
+def left_over(job: Job) -> list[dict[str, Any]]:
+    """A line for what was paid for when the batch was stopped while files were being saved."""
+    known = {"index": job.index, "request_id": job.request_id}
+    return [{**known, "result": document} for document in job.unprinted]
+
+
+def summary(jobs: Sequence[Job], tally: Mapping[str, int], estimate: Any) -> str:
+    """What became of a batch's jobs; skipped are those whose result the journal had."""
+    parts = [f"{tally[name]} {name}" for name in ("done", "failed", "skipped")]
+    if units := [one for job in jobs for one in job.units.values()]:
+        parts.append(f"{sum(units):.12g} billable units")
+    if estimate:
+        parts.append(f"estimated at {estimate['total_cost']:.12g} USD")
+    return f"jobs: {', '.join(parts)}"
+
+
+class Again:
+    """What a batch does with jobs that its journal knows."""
+
+    def __init__(self, journal: str | None, unknown: bool, failed: bool) -> None:
+        if (unknown or failed) and not journal:
+            raise usage("--retry-unknown and --retry-failed need --journal")
+        self.journal, self.unknown, self.failed = journal, unknown, failed
+
+    def is_due(self, job: Job) -> bool:
+        """Whether the job will be submitted, as far as can be told without asking fal."""
+        known = {"done": False, "accepted": self.failed, "sent": self.unknown}
+        return known.get(job.state, True)
+
+    def announce(self, jobs: Sequence[Job]) -> str | None:
+        """Say what the journal knows; returns the hint for those who give the batch up."""
+        states = collections.Counter(job.state for job in jobs)
+        if len(jobs) > states["new"]:
+            asked, free = (
+                states["accepted"] + states["cancelled"],
+                states["new"] + states["refused"],
+            )
+            found = f"{states['done']} done, {asked} to look up, {states['sent']} in doubt"
+            note(f"journal: {found}, {free} to submit")
+        return "Repeat the command: it goes on where it stopped." if self.journal else None
+
+    async def settle(self, job: Job, submit: Callable[..., Awaitable[Any]]) -> Any:
+        """A job's response: from the journal, by its request id, or for money."""
+        if job.state == "done":
+            async with fal_session(job):
+                return await save_media(job, job.response)
+        if job.state == "sent" and not self.unknown:
+            said = "the command ended before fal's answer came: whether fal has the job is unknown"
+            hint = f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown."
+            raise Failure("unknown_outcome", said, hint=hint)
+        if job.state in ("accepted", "cancelled"):
+            try:
+                job.progress.say(f"request id {job.request_id}")
+                return await fetch_result(str(job.model), str(job.request_id), job=job)
+            except Failure as failure:
+                over = job.failed or failure.status == 404
+                if not (over and (self.failed or job.state == "cancelled")):
+                    raise
+        job.state, job.request_id, job.failed = "new", None, False
+        return await submit(job=job)
 
 
 async def batch_line(
     known: dict[str, Any],
     job: Job,
     slots: asyncio.Semaphore,
-    response: Callable[[], Awaitable[Any]],
+    submit: Callable[..., Awaitable[Any]],
+    again: Again,
 ) -> dict[str, Any]:
     """What is printed of a job: one job that fails takes no other with it."""
+    outcome: dict[str, Any] = {}
     async with slots:
         try:
-            outcome = {"result": await response()}
+            outcome = {"result": await again.settle(job, submit)}
         except Failure as failure:
-            outcome = present(result=failure.about(job).response, error=failure.as_dict())
+            failure.about(job)
+            if failure.unprinted:
+                outcome = {"result": failure.unprinted[0]}
+            outcome["error"] = failure.as_dict()
     return {**known, "request_id": job.request_id, **outcome}
 
 
@@ -2152,8 +2205,8 @@ async def fetch_schema(model: str) -> ModelSchema:
     row = None
     with contextlib.suppress(Exception):  # whatever fails, the user's request goes on without
         params = {"endpoint_id": model, "expand": "openapi-3.0"}
-        async with httpx.AsyncClient() as client:
-            response = await asyncio.wait_for(client.get(MODELS_URL, params=params), 10)
+        async with time_limit(soon(10)), httpx.AsyncClient() as client:
+            response = await client.get(MODELS_URL, params=params)
             answer = response.raise_for_status().json()
         row = next(row for row in answer["models"] if row["endpoint_id"] == model)
     found = schema_of(row, model, "fresh")
@@ -2569,7 +2622,8 @@ async def estimated(endpoint: str, fits: Sequence[Fit]) -> dict[str, Any]:
     try:
         async with platform(key) as client:
             asked = priced(client, [endpoint]), client.post(f"{PRICES_URL}/estimate", json=body)
-            rows, answer = await asyncio.wait_for(asyncio.gather(*asked), 10)
+            async with time_limit(soon(10)):
+                rows, answer = await asyncio.gather(*asked)
             history = round(dollars(answer.raise_for_status().json(), "total_cost"), 9)
             if not rows:
                 raise Failure("not_found", "fal names no price")
@@ -2634,6 +2688,16 @@ async def quote(
 # Journal: what a batch knows of its jobs after it was killed
 
 
+# What must be known of a job in each state.
+JOURNAL_STATES = {
+    "sent": "state",
+    "refused": "state",
+    "accepted": "request_id",
+    "cancelled": "request_id",
+    "done": "result",
+}
+
+
 class Journal:
     """A file that tells of each job how far it got; one process at a time works on it.
 
@@ -2675,28 +2739,43 @@ class Journal:
         for number, line in enumerate(whole.split(b"\n") if whole else (), 1):
             try:
                 step = json.loads(line)
-                self._known.setdefault(step["job"], {}).update(step)
-            except (ValueError, KeyError, TypeError) as exc:
+                known = self._known.setdefault(step["job"], {})
+                known.update(step)
+                known[JOURNAL_STATES[known["state"]]]
+            except (ValueError, KeyError, TypeError, RecursionError) as exc:
                 raise usage(f"line {number} of the journal {path} cannot be read") from exc
         os.ftruncate(self._file, len(content) - len(torn))
         if not whole:
             sync_folder(path)
 
-    def entry(self, endpoint: str, asked: Arguments) -> Entry:
-        """Where the journal tells of these arguments; twins are told apart by their order."""
+    def attach(self, job: Job, endpoint: str, asked: Arguments) -> None:
+        """Set a job to where the journal has it; what it becomes is recorded from then on."""
         content = json.dumps([endpoint, with_media(file_digest, asked)], sort_keys=True)
         name = hashlib.sha256(content.encode()).hexdigest()[:32]
         self._twins[name] += 1
-        name += f"-{self._twins[name]}"
-        topic = asked.get("image_url") or asked.get("prompt")
-        about = {"model": endpoint, "about": str(topic)[:200]}
-        return Entry(self, name, about, self._known.get(name, {}))
+        name += f"-{self._twins[name]}"  # twins are told apart by their order
+        known = self._known.get(name, {})
+        job.state, job.request_id = known.get("state", "new"), known.get("request_id")
+        job.response, job.saved = known.get("result"), known.get("saved")
+        topic = redact(str(asked.get("image_url") or asked.get("prompt")))[:200]
+        job.record = partial(self._record, name, {"model": endpoint, "about": topic})
 
-    def write(self, step: dict[str, Any]) -> None:
+    def _record(self, name: str, about: dict[str, Any], state: str, **facts: Any) -> None:
+        facts = about if state == "sent" else facts
+        try:
+            self._write({"job": name, "state": state, "at": utc_now(), **facts})
+        except OSError as exc:
+            message = f"the journal cannot be written to: {words(exc)}"
+            if state == "sent":
+                raise Failure("journal_failed", f"{message}; the job was not sent") from exc
+            note(message)
+
+    def _write(self, step: dict[str, Any]) -> None:
         """Put a line on disk, whole or not at all."""
         if self._file < 0:
             return
-        end, line = os.lseek(self._file, 0, os.SEEK_END), (json_text(step) + "\n").encode()
+        line = f"{json_text(step)}\n".encode(errors="backslashreplace")
+        end = os.lseek(self._file, 0, os.SEEK_END)
         try:
             while line:
                 line = line[os.write(self._file, line) :]
@@ -2712,40 +2791,6 @@ def sync_folder(path: str) -> None:
     with contextlib.suppress(OSError):  # not every file system can
         os.fsync(folder)
     os.close(folder)
-
-
-class Entry:
-    """What a journal tells of one job."""
-
-    def __init__(
-        self, journal: Journal, name: str, about: dict[str, Any], known: dict[str, Any]
-    ) -> None:
-        self._journal, self._name, self._about = journal, name, about
-        self.state: str = known.get("state", "new")
-        self.request_id: str | None = known.get("request_id")
-        self.result = known.get("result")
-        self._saved = known.get("saved", ["", []])
-
-    def files(self, where: str) -> list[dict[str, Any]]:
-        """What an earlier run saved there, if it is there still."""
-        place, files = self._saved
-        kept = place == where and all(os.path.isfile(file["path"]) for file in files)
-        return files if kept else []
-
-    def is_due(self, retry_unknown: bool, retry_failed: bool) -> bool:
-        """Whether the job will be submitted, as far as can be told without asking fal."""
-        again = {"sent": retry_unknown, "accepted": retry_failed, "done": False}
-        return again.get(self.state, True)
-
-    def write(self, state: str, **facts: Any) -> None:
-        facts = self._about if state == "sent" else facts
-        try:
-            self._journal.write({"job": self._name, "state": state, "at": utc_now(), **facts})
-        except OSError as exc:
-            message = f"the journal cannot be written to: {words(exc)}"
-            if state == "sent":
-                raise Failure("journal_failed", f"{message}; the job was not sent") from exc
-            note(message)
 
 
 def utc_now() -> str:
@@ -2942,17 +2987,24 @@ def saved_paths(document: Any) -> list[str]:
     return []
 
 
+def kept_files(job: Job, target: Target) -> list[dict[str, Any]]:
+    """What an earlier run saved at the same place, if it is there still."""
+    place, files = job.saved or ("", [])
+    there = place == target.text and all(os.path.isfile(file["path"]) for file in files)
+    return list(files) if there else []
+
+
 async def save_media(job: Job, response: Any) -> Any:
     """The response, with "downloaded_files" once its files are saved where the user asked."""
     if not (job.saving and job.saving.target):
         return response
     saved, lost = Saved(), []
     own = response if isinstance(response, dict) else {"response": response}
-    job.response = {**own, "downloaded_files": saved}
-    target = job.saving.target
-    if job.entry and (files := job.entry.files(target.text)):
-        saved += files
-        return job.response
+    document = {**own, "downloaded_files": saved}
+    job.unprinted, target = [document], job.saving.target
+    saved += kept_files(job, target)
+    if saved:
+        return document
     sent, known = repr(job.arguments), set()
     async with httpx.AsyncClient(timeout=60) as client:
         for media in find_media(response):
@@ -2972,9 +3024,8 @@ async def save_media(job: Job, response: Any) -> Any:
             again = command_line("result", *place, "--output", target.text)
             hint = f"Fetch them again: {again}"
         raise Failure("download_failed", message, hint=hint, details=lost)
-    if job.entry:
-        job.entry.write("done", saved=[target.text, saved])
-    return job.response
+    job.record("done", saved=[target.text, saved])
+    return document
 
 
 async def save_file(
@@ -3021,8 +3072,8 @@ def origin(job: Job, facts: dict[str, Any]) -> dict[str, Any]:
 
 def fact(job: Job, name: str) -> Any:
     """A field of the job's response, or else of its arguments."""
-    own, sent = job.response or {}, job.arguments or {}
-    return own[name] if own.get(name) is not None else sent.get(name)
+    own = job.response if isinstance(job.response, dict) else {}
+    return own[name] if own.get(name) is not None else (job.arguments or {}).get(name)
 
 
 def name_values(media: Media, job: Job, number: int) -> dict[str, str]:
@@ -3354,8 +3405,8 @@ def missing_package(exc: Any) -> Failure | None:
 
 
 def stop_failure(exc: Any) -> Failure:
-    """What the first signal to the command meant."""
-    return (INTERRUPTED if console.stopped == signal.SIGINT else TERMINATED)(exc)
+    """What the first signal to the command meant; without one, Ctrl-C came before its time."""
+    return (INTERRUPTED if console.stopped in (None, signal.SIGINT) else TERMINATED)(exc)
 
 
 def row(
@@ -3401,7 +3452,7 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "builtins.OSError": lambda exc: BAD_FILE(exc) if exc.filename else BROKEN(exc),
     "builtins.RecursionError": row("unexpected_answer", "the JSON is nested too deeply"),
     "builtins.ModuleNotFoundError": missing_package,
-    "builtins.KeyboardInterrupt": INTERRUPTED,
+    "builtins.KeyboardInterrupt": stop_failure,
     "asyncio.exceptions.CancelledError": stop_failure,
 }
 
@@ -3443,6 +3494,10 @@ def unexpected_answer(exc: Exception) -> Failure:
 
 def advice(failure: Failure) -> str | None:
     """The next thing to do."""
+    lost = failure.exit in (Exit.NETWORK, *GIVEN_UP) or failure.status == 429
+    if lost and failure.model and failure.request_id and not failure.retryable:
+        place = ("--model", failure.model, "--request-id", failure.request_id)
+        return f"Look the job up: {command_line('result', *place)}"
     if failure.type in HINTS:
         return HINTS[failure.type]
     if failure.doubt:
@@ -3459,11 +3514,6 @@ def advice(failure: Failure) -> str | None:
         return f"What the model takes: {command_line('list-models', '--schema', failure.model)}"
     if failure.status == 422 and failure.model:
         return f"The model's arguments are described at https://fal.ai/models/{failure.model}/api"
-    if failure.exit not in (Exit.NETWORK, *GIVEN_UP) or not failure.model:
-        return None
-    if failure.request_id:
-        place = ("--model", failure.model, "--request-id", failure.request_id)
-        return f"Look the job up: {command_line('result', *place)}"
     return None
 
 
@@ -3526,21 +3576,17 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 
 class Pace:
-    """How often to look at jobs, and how much to tell of them.
+    """How often to look at jobs.
 
-    The end of a job is noticed within 5 % of its age, 0.1 s at least and 5 s at most. Jobs of
-    a batch share one pace: as they are alike, they take turns until the first of them has ended,
-    and what it took tells when to look at the others.
+    The end of a lone job is noticed within 5 % of its age, 0.1 s at least and 5 s at most. Jobs
+    of a batch share that pace: as they are alike, they take turns until the first of them has
+    ended, and what it took tells when to look at the others.
     """
-
-    FREE_LINES = 30
 
     def __init__(self) -> None:
         self.followed = 0
         self._least: float | None = None  # seconds that the quickest job took
         self._news: asyncio.Event | None = None
-        self._started = self._spoke = time.monotonic()
-        self._lines = 0
 
     async def wait(self, age: float) -> None:
         """Until the next look at a job of that age in seconds."""
@@ -3548,8 +3594,11 @@ class Pace:
         if self._least is not None:
             return await asyncio.sleep(max(turn, min(self._least - age, 5.0)))
         self._news = self._news or asyncio.Event()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), min(turn * self.followed, 5.0))
+        news = asyncio.ensure_future(self._news.wait())
+        try:  # not wait_for, which may swallow a cancellation before Python 3.12
+            await asyncio.wait({news}, timeout=min(turn * self.followed, 5.0))
+        finally:
+            news.cancel()
 
     def ended(self, age: float) -> None:
         """A job has ended well at that age."""
@@ -3557,22 +3606,12 @@ class Pace:
         if self._news:
             self._news.set()
 
-    def has_room(self) -> bool:
-        """Whether stderr takes another line: fewer as time goes by, if no person watches."""
-        now = time.monotonic()
-        quiet = now - self._spoke
-        room = self._lines < self.FREE_LINES or quiet > max(1.0, (self._spoke - self._started) / 10)
-        if room:
-            self._lines, self._spoke = self._lines + 1, now
-        return room or console.is_terminal()
-
 
 class Progress:
     """Tells how one job is getting on, each log line once, and waits between the looks at it."""
 
     def __init__(self, label: str = "", pace: Pace | None = None) -> None:
         self._label, self._pace = label, pace or Pace()
-        self.completed = False
         self._state = ""
         self._seen: set[tuple[str, str]] = set()
         self._started: float | None = None
@@ -3589,7 +3628,6 @@ class Progress:
         self._update(status, age)
         if not isinstance(status, fal_client.Completed):
             return await self._pace.wait(age)
-        self.completed = True
         self._pace.followed -= 1
         if not status.error:
             self._pace.ended(age)
@@ -3598,12 +3636,15 @@ class Progress:
         fields = status_fields(status)
         for entry in fields["logs"]:
             self._log(entry)
+        ended = isinstance(status, fal_client.Completed)
         state = fields["status"].lower().replace("_", " ")
+        if fields.get("error"):
+            state = "failed"
         if position := fields.get("queue_position"):
             state += f", {position} ahead"
         if console.is_terminal():
             state += f", {age:.0f} s"
-        if state != self._state and (state == "completed" or self._pace.has_room()):
+        if state != self._state and (ended or console.has_room()):
             self._state = state
             console.state(self._label + state)
 
@@ -3613,9 +3654,10 @@ class Progress:
         key = str(entry.get("timestamp")), str(entry.get("message"))
         if key not in self._seen:
             self._seen.add(key)
+            if not console.has_room():
+                return note("further lines of the log are left out; the command status shows them")
             for line in key[1].splitlines():
-                if self._pace.has_room():
-                    self.say(f"| {line}")
+                self.say(f"| {line}")
 
 
 class Console:
@@ -3629,11 +3671,14 @@ class Console:
         self.job = Job()  # the one that a failure of the whole command is about
         self.cancelled: list[str] = []
         self.running: list[str] = []
+        self.doubtful = 0  # jobs of which nobody knows whether fal has them
         self.stopped: int | None = None  # the signal that stops the command
         self.notes: set[str] = set()
         self.media = False
         self.indent: int | None = 2
+        self.writing = False
         self._live = False
+        self._lines, self._spoke, self._started = 0, 0.0, time.monotonic()
 
     def start(self) -> None:
         self.__init__()  # type: ignore[misc]
@@ -3659,13 +3704,23 @@ class Console:
         self._end_live()
         text = text if ours else unmarked(text)
         try:
-            sys.stdout.write(text + "\n" if text else "")
-            sys.stdout.flush()
+            self._put(sys.stdout, text + "\n" if text else "")
         except BrokenPipeError:
             raise
         except OSError as exc:
             silence(sys.stdout)
             raise Failure("output_failed", f"stdout cannot be written to: {exc}") from exc
+
+    def _put(self, stream: Any, text: str) -> None:
+        self.writing = True
+        try:
+            stream.write(text)
+            stream.flush()
+        except KeyboardInterrupt:  # nobody reads, and nobody waits for that any longer
+            silence(stream)
+            raise
+        finally:
+            self.writing = False
 
     def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
         if as_text:
@@ -3696,6 +3751,35 @@ class Console:
         if "hint" in shown:
             self._write(redact(f"hint: {printable(shown['hint'])}"))
 
+    def job_report(self) -> str:
+        """What became of the jobs that were not followed to their end."""
+        told = ""
+        if self.cancelled:
+            told += f"; fal was asked to cancel {', '.join(self.cancelled)}"
+        if self.running:
+            told += f"; not cancelled: {', '.join(self.running)}"
+        if self.doubtful:
+            told += f"; {self.doubtful} more may be running: fal's answer did not come"
+        return told
+
+    def farewell(self) -> None:
+        """What is worth knowing when the reader of stdout has left."""
+        told = self.job_report()
+        if self.quiet and self.job.request_id and not told:
+            told = f"request id {self.job.request_id}"
+        self.quiet = False
+        if told:
+            self.line(told.removeprefix("; "))
+
+    def has_room(self) -> bool:
+        """Whether stderr takes another line: fewer as time goes by, if no person watches."""
+        now = time.monotonic()
+        pause = max(1.0, (self._spoke - self._started) / 10)
+        if self._lines >= FREE_LINES and now - self._spoke < pause and not self.is_terminal():
+            return False
+        self._lines, self._spoke = self._lines + 1, now
+        return True
+
     def is_terminal(self) -> bool:
         return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
@@ -3710,8 +3794,7 @@ class Console:
 
     def _write(self, text: str, end: str = "\n") -> None:
         try:
-            sys.stderr.write(unmarked(text) + end)
-            sys.stderr.flush()
+            self._put(sys.stderr, unmarked(text) + end)
         except OSError:  # nobody reads it any longer
             silence(sys.stderr)
 
@@ -3858,6 +3941,16 @@ async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
                 console.emit(line)
 
 
+def leave_at_once() -> None:
+    """End the process, with a last word unless a write is what hangs."""
+    failure = stop_failure(KeyboardInterrupt())
+    try:
+        if not console.writing:
+            conclude(failure)
+    finally:
+        os._exit(failure.exit)
+
+
 async def no_wait(*_: Any) -> None:
     """Leave threads to themselves."""
 
@@ -3869,8 +3962,10 @@ def stopping_on_signals() -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         if console.stopped:
-            os._exit(conclude(asyncio.CancelledError()))
+            leave_at_once()
         console.stopped = number
+        if console.writing:  # to a reader that does not read; only this ends the write
+            raise KeyboardInterrupt
         loop.call_soon_threadsafe(task.cancel)  # type: ignore[union-attr]
 
     handlers = {}
@@ -3894,6 +3989,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.DONE
     except BrokenPipeError:
         silence(sys.stdout)
+        console.farewell()
         return Exit.BROKEN_PIPE
     except SystemExit:  # --help, --version
         raise
@@ -3910,15 +4006,15 @@ def conclude(exc: BaseException) -> int:
             console.line(line)
         failure = Failure("internal_error", f"a bug in {PROGRAM}: {words(exc)}")
     failure.about(console.job)
-    if console.cancelled:
-        failure.message += f"; fal was asked to cancel {', '.join(console.cancelled)}"
-    if console.running:
-        failure.message += f"; not cancelled: {', '.join(console.running)}"
-    if failure.response is not None:
-        with contextlib.suppress(Failure, BrokenPipeError):
-            left = failure.response
-            for document in left if isinstance(left, Unprinted) else [left]:
-                console.emit(document, console.indent, whole=True)
+    failure.message += console.job_report()
+    failure.doubt = failure.doubt or console.doubtful > 0
+    try:
+        for document in failure.unprinted:
+            console.emit(document, console.indent, whole=True)
+    except BrokenPipeError:
+        silence(sys.stdout)
+    except Failure:
+        pass  # it says that stdout cannot be written to, and this failure came first
     console.fail(failure)
     return failure.exit
 

@@ -532,7 +532,7 @@ BROKEN = {
         argv,
         4,
         "connection_lost",
-        hint=REQUESTS_PAGE,
+        hint="result" if (stage, at) == ("submit", "body") else REQUESTS_PAGE,  # the head came
         script=on("POST", host, "*", Cut(at)),
         jobs=1,
     )

@@ -164,6 +164,78 @@ def test_a_look_that_fails_does_not_make_a_job_a_failed_one(fal: Sandbox, cli: C
     assert (done.status, len(paid(fal))) == (0, 1)
 
 
+@pytest.mark.parametrize("status", [400, 500, 503])
+def test_a_result_that_cannot_be_fetched_is_not_paid_for_again(
+    fal: Sandbox, cli: Cli, status: int
+) -> None:
+    """fal called the job a success."""
+    fault = Reply(status, json={"detail": "No"})
+    fal.on("GET", QUEUE, "*/requests/*-????????????", fault, fault)
+    for _ in range(3):
+        done = cli("batch-t2i", *JOURNAL, "--prompts", "A cat", "--retry-failed")
+    assert (done.status, len(paid(fal))) == (0, 1)
+
+
+def test_a_repetition_in_doubt_is_not_looked_for_under_the_old_id(fal: Sandbox, cli: Cli) -> None:
+    cli("batch-t2i", *JOURNAL, "--prompts", "[nsfw]")
+    fal.on("POST", QUEUE, "*", Cut("request"))
+    (line,) = cli("batch-t2i", *JOURNAL, "--prompts", "[nsfw]", "--retry-failed").lines
+    assert line["request_id"] is None
+    assert "dashboard/requests" in line["error"]["hint"]
+
+
+@pytest.mark.parametrize("flag", ["--retry-failed", "--retry-unknown"])
+def test_what_needs_a_journal_is_refused_without(fal: Sandbox, cli: Cli, flag: str) -> None:
+    done = cli("batch-t2i", "--model", FLUX, "--prompts", "A cat", flag)
+    assert (done.status, fal.requests) == (2, [])
+
+
+def test_a_text_that_is_no_unicode_is_recorded(fal: Sandbox, cli: Cli) -> None:
+    odd = Reply(content=b'{"prompt": "cat \\ud83d"}', headers={"content-type": "application/json"})
+    fal.on("GET", QUEUE, "*/requests/*-????????????", odd)
+    first, second = [cli("batch-t2i", *JOURNAL, "--prompts", "A cat") for _ in range(2)]
+    assert (first.status, second.status, len(paid(fal))) == (0, 0, 1)
+    assert first.stdout == second.stdout
+
+
+def test_a_job_that_fal_was_too_busy_for_is_in_no_doubt(
+    fal: Sandbox, cli: Cli, start: Starter
+) -> None:
+    fal.on("POST", QUEUE, "*", Reply(429, json={}, headers={"Retry-After": "30"}))
+    child = start("batch-t2i", *JOURNAL, "--prompts", "A cat")
+    read = read_until(child, "fal is busy")
+    child.send_signal(signal.SIGINT)
+    done = finished(child, read)
+    assert (done.status, "may be running" in done.stderr) == (130, False)
+    assert done.error["hint"] == "Repeat the command: it goes on where it stopped."
+    assert cli("batch-t2i", *JOURNAL, "--prompts", "A cat").status == 0
+
+
+def test_the_journal_holds_no_part_of_the_key(
+    fal: Sandbox, cli: Cli, environment: dict[str, str], tmp_path: Path
+) -> None:
+    key = environment["FAL_KEY"]
+    cli("batch-t2i", *JOURNAL, "--prompts", "y" * (201 - len(key)) + key)
+    assert key[:-1] not in (tmp_path / "journal.jsonl").read_text()
+
+
+def test_what_is_done_needs_no_schema(fal: Sandbox, cli: Cli, photo: Path, tmp_path: Path) -> None:
+    """Without one nobody knows where a second picture goes."""
+    row = json.dumps({"image_url": ["photo.jpg", "photo.jpg"]})
+    model = "fal-ai/kling-video/v3/pro/image-to-video"
+    argv = ("--model", model, "--journal", "j", "--image-urls-file", "-", "--prompt", "Go")
+    assert cli("batch-i2v", *argv, stdin=row).status == 0
+    fal.on("GET", "api.fal.ai", "*", fal.always(Reply(500)))
+    again = cli("batch-i2v", *argv, stdin=row, env={"XDG_CACHE_HOME": str(tmp_path / "new")})
+    assert (again.status, len(again.lines), len(paid(fal))) == (0, 1, 1)
+
+
+def test_a_run_that_goes_on_says_what_it_found(fal: Sandbox, cli: Cli) -> None:
+    cli("batch-t2i", *JOURNAL, "--prompts", "A cat", "[nsfw]")
+    done = cli("batch-t2i", *JOURNAL, "--prompts", "A cat", "[nsfw]", "A dog")
+    assert "note: journal: 1 done, 1 to look up, 0 in doubt, 1 to submit" in done.stderr
+
+
 def test_interrupted_jobs_run_when_the_batch_goes_on(
     fal: Sandbox, cli: Cli, start: Starter
 ) -> None:
@@ -212,7 +284,17 @@ def test_a_journal_that_was_hardly_begun(
 
 
 @pytest.mark.parametrize(
-    "content", [b"My notes\n", b"no line end", b'{"job": "1"}\nnonsense\n', b'{"job": "1"\n']
+    "content",
+    [
+        b"My notes\n",
+        b"no line end",
+        b'{"job": "1", "state": "sent"}\nnonsense\n',
+        b'{"job": "1"\n',
+        b'{"job": "1"}\n',
+        b'{"job": "1", "state": "Sent"}\n',
+        b'{"job": "1", "state": "accepted"}\n',
+        b'{"job": "1", "state": "done"}\n',
+    ],
 )
 def test_a_file_that_is_no_journal_stays_as_it_is(
     fal: Sandbox, cli: Cli, tmp_path: Path, content: bytes

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Starter, finished, paid, read_until
+from conftest import ROOT, SCRIPT, Cli, Starter, finished, paid, read_until
 from sandbox import Cut, Reply, Sandbox, Stall, nginx
 
 FLUX = "fal-ai/flux/dev"
@@ -92,7 +95,9 @@ def test_nothing_else_is_repeated(fal: Sandbox, cli: Cli, command: str, fault: s
     fal.on("POST", "*fal.run", "*", action)
     done = cli(command, *PROMPT)
     assert (done.status, done.error["retryable"], len(paid(fal))) == (status, False, 1)
-    assert "dashboard/requests" in done.error["hint"]
+    known = done.error.get("request_id")
+    assert known in (None, *fal.jobs)
+    assert (known or "dashboard/requests") in done.error["hint"]
 
 
 def test_the_request_id_comes_before_the_wait(fal: Sandbox, start: Starter) -> None:
@@ -124,9 +129,9 @@ def test_the_second_interrupt_leaves_at_once(fal: Sandbox, start: Starter) -> No
     assert done.error["request_id"] == request_id
 
 
-def wait_for(fal: Sandbox, method: str) -> None:
+def wait_for(fal: Sandbox, method: str, count: int = 1) -> None:
     deadline = time.monotonic() + 30
-    while not any(request.method == method for request in fal.requests):
+    while sum(request.method == method for request in fal.requests) < count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -158,6 +163,133 @@ def test_a_job_is_cancelled_though_its_request_id_is_not_here_yet(
     (job,) = fal.jobs.values()
     assert (done.status, job.cancelled) == (130, command != "submit-t2i")
     assert f"request id {job.request_id}" in done.stderr
+
+
+def test_a_request_id_without_anything_else_is_no_lost_job(fal: Sandbox, cli: Cli) -> None:
+    fal.on("POST", QUEUE, "*", Reply(json={"request_id": "lonely-id"}))
+    done = cli("submit-t2i", *PROMPT)
+    assert (done.status, done.error["type"]) == (1, "unexpected_answer")
+    assert (done.error["request_id"], done.error["retryable"]) == ("lonely-id", False)
+    assert "request id lonely-id" in done.stderr
+
+
+def test_fal_going_away_is_no_reason_to_pay_again(fal: Sandbox, cli: Cli) -> None:
+    """The general hint for this failure says to repeat the command."""
+    fal.on("GET", QUEUE, "*/status", fal.always(busy(429, Retry_After="3600")))
+    done = cli("subscribe-t2i", *PROMPT)
+    (request_id,) = fal.jobs
+    assert (done.error["type"], done.error["retryable"]) == ("rate_limited", False)
+    assert f"result --model {FLUX} --request-id {request_id}" in done.error["hint"]
+
+
+def test_what_is_sent_and_not_answered_is_mentioned_by_a_batch(
+    fal: Sandbox, start: Starter
+) -> None:
+    fal.on("POST", QUEUE, "*", *[Stall(30)] * 2)
+    child = start("batch-t2i", "--model", FLUX, "--prompts", "A cat", "A dog")
+    wait_for(fal, "POST", 2)
+    child.send_signal(signal.SIGINT)
+    done = finished(child)
+    assert (done.status, done.stdout) == (130, "")
+    assert "2 more may be running" in done.error["message"]
+    assert "dashboard/requests" in done.error["hint"]
+
+
+def test_a_batch_that_is_stopped_is_about_no_job_of_its(fal: Sandbox, cli: Cli) -> None:
+    fal.run_seconds = 60
+    flags = ("--model", FLUX, "--prompts", "A cat", "A dog", "--client-timeout", "2")
+    done = cli("batch-t2i", *flags)
+    assert (done.status, "request_id" in done.error) == (5, False)
+    assert all(request_id in done.error["message"] for request_id in fal.jobs)
+
+
+INTERRUPTED_AS_A_JOB_ENDS = """
+import os, signal, sys, skill_fal
+ended = skill_fal.Pace.ended
+def interrupted(self, age):
+    os.kill(os.getpid(), signal.SIGINT)
+    ended(self, age)
+skill_fal.Pace.ended = interrupted
+sys.exit(skill_fal.main(sys.argv[1:]))
+"""
+
+
+def test_an_interrupt_as_a_job_ends_stops_the_others(
+    fal: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    flags = ("--model", FLUX, "--prompts", "A cat", "[slow] A dog", "[slow] An owl")
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_AS_A_JOB_ENDS, "batch-t2i", *flags],
+        env={**environment, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 130
+    cancelled = {job.arguments["prompt"] for job in fal.jobs.values() if job.cancelled}
+    assert cancelled == {"[slow] A dog", "[slow] An owl"}
+
+
+LONG = Reply(json={"images": [], "prompt": "x" * 1_000_000})
+
+
+def test_a_reader_that_does_not_read_holds_nothing_up(fal: Sandbox, start: Starter) -> None:
+    fal.on("GET", QUEUE, "*/requests/*-????????????", LONG)
+    child = start("subscribe-t2i", *PROMPT)
+    read = read_until(child, "completed")
+    assert child.stdout is not None
+    child.stdout.read(1)  # the pipe is full, then
+    child.send_signal(signal.SIGINT)
+    assert child.stderr is not None
+    read += child.stderr.read()
+    assert (child.wait(20), json.loads(read.splitlines()[-1])["error"]["type"]) == (
+        130,
+        "interrupted",
+    )
+
+
+@pytest.mark.parametrize("command", ["submit-t2i", "subscribe-t2i"])
+def test_a_reader_that_leaves_takes_no_request_id_with_it(
+    fal: Sandbox, environment: dict[str, str], tmp_path: Path, command: str
+) -> None:
+    argv = shlex.join([sys.executable, str(SCRIPT), command, *PROMPT, "--quiet"])
+    for sink, status in (("| true; exit ${PIPESTATUS[0]}", 141), ("> /dev/full", 1)):
+        done = subprocess.run(
+            ["bash", "-c", f"{argv} {sink}"],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (status, False)
+        assert list(fal.jobs)[-1] in done.stderr
+
+
+def test_a_file_that_is_lost_when_nobody_reads(
+    fal: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    fal.on("GET", "v3b.fal.media", "*", fal.always(Reply(404)))
+    argv = shlex.join([sys.executable, str(SCRIPT), "subscribe-t2i", *PROMPT, "--output", "d/"])
+    done = subprocess.run(
+        ["bash", "-c", f"{argv} | true; exit ${{PIPESTATUS[0]}}"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+
+
+@pytest.mark.parametrize(
+    "asked", ["nan", "inf", "-5", "1_0", "Mon, 01 Jan 2026 00:00:00 +9999999999"]
+)
+def test_a_wait_that_makes_no_sense_is_our_own(fal: Sandbox, cli: Cli, asked: str) -> None:
+    fal.on("POST", QUEUE, "*", busy(429, Retry_After=asked))
+    done = cli("submit-t2i", *PROMPT)
+    assert (done.status, len(paid(fal))) == (0, 2)
+    assert "asking again in 1 s" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["subscribe-t2i", "batch-t2i"])
@@ -291,6 +423,10 @@ def test_images_from_a_file(fal: Sandbox, cli: Cli, tmp_path: Path, photo: Path)
         ('{"prompt": "A cat", "extra": 7}', "prompts.txt, line 1: argument --extra-json"),
         ('{"prompt": "-"}', "prompts.txt, line 1: prompt: - does not stand for stdin"),
         ('{"prompt": " "}', "prompts.txt, line 1: argument --prompt: the text is empty"),
+        ('{"prompt": null}', "prompts.txt, line 1: prompt: not a value: null"),
+        ('{"prompt": ["A cat"]}', "prompts.txt, line 1: prompt: not a value"),
+        ('["A cat", "A dog"]', "prompts.txt, line 1: must be a JSON object"),
+        ('[\n"A cat",\n"A dog"\n]', "prompts.txt, line 1: not valid JSON"),
     ],
 )
 def test_a_file_of_prompts_that_is_wrong(
