@@ -217,6 +217,7 @@ sys.exit(skill_fal.main(sys.argv[1:]))
 def test_an_interrupt_as_a_job_ends_stops_the_others(
     fal: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
+    fal.run_seconds = 1  # so that the others are waiting when it ends
     flags = ("--model", FLUX, "--prompts", "A cat", "[slow] A dog", "[slow] An owl")
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_AS_A_JOB_ENDS, "batch-t2i", *flags],
