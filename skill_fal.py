@@ -3676,7 +3676,7 @@ class Console:
         self.notes: set[str] = set()
         self.media = False
         self.indent: int | None = 2
-        self.writing = False
+        self.writing = self._writes = 0  # the number of the write under way
         self._live = False
         self._lines, self._spoke, self._started = 0, 0.0, time.monotonic()
 
@@ -3712,7 +3712,8 @@ class Console:
             raise Failure("output_failed", f"stdout cannot be written to: {exc}") from exc
 
     def _put(self, stream: Any, text: str) -> None:
-        self.writing = True
+        self._writes += 1
+        self.writing = self._writes
         try:
             stream.write(text)
             stream.flush()
@@ -3720,7 +3721,7 @@ class Console:
             silence(stream)
             raise
         finally:
-            self.writing = False
+            self.writing = 0
 
     def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
         if as_text:
@@ -3941,6 +3942,12 @@ async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
                 console.emit(line)
 
 
+def give_up(writing: int, number: int, frame: Any) -> None:
+    """End a write that takes longer than a second; nothing but an exception does."""
+    if console.writing == writing:
+        raise KeyboardInterrupt
+
+
 def leave_at_once() -> None:
     """End the process, with a last word unless a write is what hangs."""
     failure = stop_failure(KeyboardInterrupt())
@@ -3964,9 +3971,10 @@ def stopping_on_signals() -> Iterator[None]:
         if console.stopped:
             leave_at_once()
         console.stopped = number
-        if console.writing:  # to a reader that does not read; only this ends the write
-            raise KeyboardInterrupt
         loop.call_soon_threadsafe(task.cancel)  # type: ignore[union-attr]
+        if console.writing and hasattr(signal, "alarm"):  # perhaps to a reader that does not read
+            signal.signal(signal.SIGALRM, partial(give_up, console.writing))
+            signal.alarm(1)
 
     handlers = {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
