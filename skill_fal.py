@@ -93,17 +93,16 @@ if TYPE_CHECKING:
     from PIL import Image, ImageOps
 
     Arguments = Mapping[str, Any]
+    Fields = dict[str, Any]
     Operation = TypeVar("Operation", bound=Callable[..., Any])
 else:
-    argparse, asyncio, base64, re = map(Lazy, ("argparse", "asyncio", "base64", "re"))
-    difflib, json, random = map(Lazy, ("difflib", "json", "random"))
-    email_utils, fcntl, gc, hashlib = map(Lazy, ("email.utils", "fcntl", "gc", "hashlib"))
-    logging, mimetypes, shlex, shutil = map(Lazy, ("logging", "mimetypes", "shlex", "shutil"))
-    signal, tempfile, traceback = map(Lazy, ("signal", "tempfile", "traceback"))
-    math, urls, warnings = map(Lazy, ("math", "urllib.parse", "warnings"))
-    ipaddress = Lazy("ipaddress")
-    fal_client, httpx, websockets = map(Lazy, ("fal_client", "httpx", "websockets"))
-    Image, ImageOps = map(Lazy, ("PIL.Image", "PIL.ImageOps"))
+    _names = """
+        argparse asyncio base64 difflib fal_client fcntl gc hashlib httpx ipaddress json logging
+        math mimetypes random re shlex shutil signal tempfile traceback warnings websockets
+    """
+    globals().update((name, Lazy(name)) for name in _names.split())
+    email_utils, urls = Lazy("email.utils"), Lazy("urllib.parse")
+    Image, ImageOps = Lazy("PIL.Image"), Lazy("PIL.ImageOps")
 
 
 # Vocabulary
@@ -147,7 +146,7 @@ class Failure(Exception):
         *,
         status: int | None = None,
         hint: str | None = None,
-        details: list[dict[str, Any]] | None = None,
+        details: list[Fields] | None = None,
     ) -> None:
         super().__init__(message)
         self.type, self.message, self.exit, self.retryable = type, message, exit, retryable
@@ -163,7 +162,7 @@ class Failure(Exception):
         self.doubt = self.doubt or (job.state == "sent" and not self.request_id)
         return self
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Fields:
         return present(
             type=self.type,
             message=self.message,
@@ -241,7 +240,7 @@ class Flag(SimpleNamespace):
     name: str
     help: str
     dest: str
-    options: dict[str, Any]
+    options: Fields
 
 
 class Task(SimpleNamespace):
@@ -250,7 +249,7 @@ class Task(SimpleNamespace):
     suffix: str
     models: Mapping[str, str]
     flags: tuple[Flag, ...]
-    build: Callable[..., dict[str, Any]]
+    build: Callable[..., Fields]
     varied: str  # the argument that a batch has many of
     many: tuple[Flag, ...]  # alternatives, each of which gives a list
     example: str
@@ -260,12 +259,6 @@ class Task(SimpleNamespace):
     def shared(self) -> tuple[Flag, ...]:
         """The flags whose values all jobs of a batch share."""
         return tuple(flag for flag in self.flags if flag.dest != self.varied)
-
-    def split(self, flags: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The values of the task's own flags, and those of the others."""
-        names = {flag.dest for flag in self.flags}
-        own = {name: value for name, value in flags.items() if name in names}
-        return own, {name: value for name, value in flags.items() if name not in names}
 
     def catalog(self) -> list[dict[str, str]]:
         """List well-known models of the task: endpoint, tab, title. Others work as well."""
@@ -414,7 +407,6 @@ SIGNATURES = {
     "audio/ogg": rb"OggS",
     "audio/flac": rb"fLaC",
 }
-EXTENSIONS = {"image/jpeg": ".jpg", "image/webp": ".webp", "image/avif": ".avif"}
 BINARY = "application/octet-stream"  # which says nothing
 
 # The last word of a field's name, before `url`: of those that hold the URL of a file, and of
@@ -469,7 +461,7 @@ def plain_text(text: str) -> str:
     return text
 
 
-def json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> Fields:
     """A JSON object: the text itself, `@file`, or `-` for stdin."""
     if text == "-" or text.startswith("@"):
         text = read_text(text.removeprefix("@"))
@@ -649,7 +641,8 @@ def flag(
     dest: str = "",
     **options: Any,
 ) -> Flag:
-    """A row for argparse: `read` makes the value of the text, which goes on as keyword `dest`.
+    """A row for argparse: `read` makes the value of the text, which goes on as keyword `dest`;
+    a flag with nothing to read is a switch.
 
     The name may be followed by what --help shows in the place of the value.
     """
@@ -657,6 +650,8 @@ def flag(
     dest = dest or name[2:].replace("-", "_")
     if read:
         options |= {"type": partial(read_value, name, read), "metavar": metavar}
+    elif not options:
+        options = {"action": "store_true"}
     return Flag(group=group, name=name, help=help, dest=dest, options=options)
 
 
@@ -670,6 +665,11 @@ def read_value(name: str, read: Callable[[str], Any], text: str) -> Any:
         raise usage(f"argument {name}: {failure.message}", failure.hint) from failure
 
 
+def taken(values: Fields, flags: Iterable[Flag]) -> Fields:
+    """What the flags have among the values, which they are taken out of."""
+    return {flag.dest: values.pop(flag.dest) for flag in flags if flag.dest in values}
+
+
 request_flag = partial(flag, "request")
 argument_flag = partial(
     flag, "model arguments (what is not given is not sent: the model's own default applies)"
@@ -679,17 +679,12 @@ file_flag = partial(flag, "file")
 output_flag = partial(flag, "output")
 search_flag = partial(flag, "search")
 
-MODEL = request_flag(
-    "--model ENDPOINT",
-    "endpoint, owner/app[/path]: see list-t2i and list-models",
-    endpoint,
-    required=True,
+required_flag = partial(flag, "request", required=True)
+MODEL = required_flag(
+    "--model ENDPOINT", "endpoint, owner/app[/path]: see list-t2i and list-models", endpoint
 )
-REQUEST_ID = request_flag(
-    "--request-id ID",
-    "request id, as printed by submit-* or on stderr",
-    request_id_text,
-    required=True,
+REQUEST_ID = required_flag(
+    "--request-id ID", "request id, as printed by submit-* or on stderr", request_id_text
 )
 
 PROMPT = partial(argument_flag, "--prompt TEXT", "what to show; - reads it from stdin", prompt_text)
@@ -747,9 +742,9 @@ IMAGE_TO_VIDEO = (
     EXTRA_JSON,
 )
 CHECKS = (
-    request_flag("--dry-run", "print the request and send nothing", action="store_true"),
-    request_flag("--strict", "fail on flags that the model has not", action="store_true"),
-    request_flag("--no-schema", "send the flags as they are, unchecked", action="store_true"),
+    request_flag("--dry-run", "print the request and send nothing"),
+    request_flag("--strict", "fail on flags that the model has not"),
+    request_flag("--no-schema", "send the flags as they are, unchecked"),
     request_flag(
         "--max-cost USD", "send nothing if fal's estimate is above it, or unknown", positive
     ),
@@ -777,9 +772,7 @@ QUEUE = (
     CLIENT_TIMEOUT,
 )
 WEBHOOK_URL = delivery_flag("--webhook-url URL", "URL that fal posts the result to", web_url)
-KEEP = delivery_flag(
-    "--keep", "leave jobs running at fal if this command is stopped", action="store_true"
-)
+KEEP = delivery_flag("--keep", "leave jobs running at fal if this command is stopped")
 SAVE = (
     output_flag(
         "--output WHERE",
@@ -788,23 +781,19 @@ SAVE = (
         " {model}, {seed}, {prompt}, {date}",
         Target,
     ),
-    output_flag("--overwrite", "replace files that exist", action="store_true"),
+    output_flag("--overwrite", "replace files that exist"),
     output_flag("--max-bytes N", "refuse larger files (default 2147483648)", positive_int),
     output_flag(
         "--media",
         "print MEDIA:/path for each saved file instead of the JSON; without --output they are"
         " saved to the current folder",
-        action="store_true",
     ),
     output_flag(
         "--metadata",
         "write beside each file a .json with what made it: model, arguments, seed, ...",
-        action="store_true",
     ),
 )
-BATCH = (
-    KEEP,
-    delivery_flag("--concurrency N", "jobs under way at once (default 4)", positive_int),
+AGAIN = (
     delivery_flag(
         "--journal FILE",
         "record each job on disk as it goes; the same command then goes on where it stopped",
@@ -813,14 +802,16 @@ BATCH = (
     delivery_flag(
         "--retry-unknown",
         "with --journal: submit jobs again of which fal may have taken the first request",
-        action="store_true",
     ),
-    delivery_flag(
-        "--retry-failed", "with --journal: submit jobs again that failed", action="store_true"
-    ),
+    delivery_flag("--retry-failed", "with --journal: submit jobs again that failed"),
+)
+BATCH = (
+    KEEP,
+    delivery_flag("--concurrency N", "jobs under way at once (default 4)", positive_int),
+    *AGAIN,
     *SAVE,
 )
-NO_WAIT = delivery_flag("--no-wait", "fail at once if the job has not ended", action="store_true")
+NO_WAIT = delivery_flag("--no-wait", "fail at once if the job has not ended")
 ROUNDS = delivery_flag("--rounds N", "how often to send the arguments (default 1)", positive_int)
 
 FILE = file_flag("--file FILE", "file to read", local_file, required=True)
@@ -832,31 +823,34 @@ IMAGE_FORMAT = file_flag(
     choices=("jpeg", "jpg", "png", "webp"),
 )
 
-JSON = output_flag("--json", "print JSON", action="store_true")
-QUIET = output_flag("--quiet", "no progress and no notes on stderr", action="store_true")
+JSON = output_flag("--json", "print JSON")
+QUIET = output_flag("--quiet", "no progress and no notes on stderr")
 
 JOB_EXAMPLE = "--model fal-ai/flux/dev --request-id 764cabcf-b745-4b3e-ae38-1200304cf45b"
+IMAGE_EXAMPLE = "--file photo.jpg --format webp"
 RAW_EXAMPLE = "--file data.bin --content-type application/octet-stream"
+
+URL_TEXT, DATA_TEXT = operator.itemgetter("url"), operator.itemgetter("data_uri")
 
 
 # Arguments: from flags to what the model is sent
 
 
-def present(**values: Any) -> dict[str, Any]:
+def present(**values: Any) -> Fields:
     """The keywords that have a value."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _build_t2i_arguments(
     prompt: str | None = None, *, extra_json: Arguments | None = None, **same: Any
-) -> dict[str, Any]:
+) -> Fields:
     """Text-to-image arguments for want of a schema; width and height become `image_size`."""
     return {**present(prompt=prompt), **sized("image_size", same), **(extra_json or {})}
 
 
 def _build_i2v_arguments(
     image_url: str | Sequence[str], *, extra_json: Arguments | None = None, **same: Any
-) -> dict[str, Any]:
+) -> Fields:
     """Image-to-video arguments for want of a schema; width and height become `video_size`."""
     first, *others = as_list(image_url)
     if others:
@@ -864,7 +858,7 @@ def _build_i2v_arguments(
     return {"image_url": first, **sized("video_size", same), **(extra_json or {})}
 
 
-def sized(name: str, flags: dict[str, Any]) -> dict[str, Any]:
+def sized(name: str, flags: Fields) -> Fields:
     """The flags, width and height as one object."""
     size = {side: flags.pop(side, None) for side in ("width", "height")}
     if (size["width"] is None) != (size["height"] is None):
@@ -876,7 +870,7 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def batch_file(flags: Sequence[Flag], varied: str, source: str) -> list[dict[str, Any]]:
+def batch_file(flags: Sequence[Flag], varied: str, source: str) -> list[Fields]:
     """The jobs of a batch, one a line: what varies as it is, or a JSON object with any flags
     by their names and with `extra` for what has no flag.
     """
@@ -995,6 +989,10 @@ def refuse_strangers(host: str) -> None:
         raise Failure("unexpected_answer", f"fal's answer leads to {host}, which is not fal's")
 
 
+def is_queued(request: httpx.Request) -> bool:
+    return request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST)
+
+
 def host_of(setting: str) -> str:
     return setting.partition(":")[0]
 
@@ -1015,18 +1013,18 @@ class PaidOnce:
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         refuse_strangers(request.url.host)
-        left, job = BUSY_LIMIT, CURRENT.get()
+        left, job, pays = BUSY_LIMIT, CURRENT.get(), is_paid(request)
         for backoff in (*BACKOFF, 0):
             response = await self._answer(request, job)
             busy = is_busy(request, response)
-            if not (busy or (is_paid(request) and response.status_code >= 300)):
+            if not (busy or (pays and response.status_code >= 300)):
                 return response
             await response.aread()
-            if is_paid(request) and (busy or is_refusal(response)):
+            if pays and (busy or is_refusal(response)):
                 job.becomes("refused")
-            failure = answer_failure(response.status_code, response.headers, response.text)
+            failure = answer_failure(response, response.text)
             wait = asked_wait(response.headers, backoff)
-            if busy and wait > left and is_paid(request):
+            if busy and wait > left and pays:
                 failure.hint = f"fal asks to wait {wait:.0f} s: repeat the command then."
             if not busy or wait > left or not backoff:
                 raise failure
@@ -1041,12 +1039,11 @@ class PaidOnce:
         pays = is_paid(request)
         if pays:
             job.becomes("sent")
+        send = self._submit if pays and is_queued(request) else self._send
         patience = f"{request.url.host} has not answered for {SILENCE} s: still waiting"
         reminder = asyncio.get_running_loop().call_later(SILENCE, note, patience)
         try:
-            if pays and request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST):
-                return await self._submit(request, job)
-            return await self._send(request, job)
+            return await send(request, job)
         except httpx.RequestError as exc:
             unsent = isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
             if pays and unsent:
@@ -1089,8 +1086,8 @@ def learn_id(job: Job, response: httpx.Response) -> None:
     told = response.headers.get("x-fal-request-id")
     with contextlib.suppress(httpx.ResponseNotRead, ValueError, KeyError, TypeError):
         told = told or response.json()["request_id"]
-    queued = response.request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST)
-    if not (queued and isinstance(told, str) and re.fullmatch(r"[\w-]+", told)):
+    known = isinstance(told, str) and re.fullmatch(r"[\w-]+", told)
+    if not (known and is_queued(response.request)):
         return
     if response.status_code < 300:
         job.accepted(told)
@@ -1268,11 +1265,9 @@ async def platform(key: str | None) -> AsyncIterator[httpx.AsyncClient]:
             yield client
 
 
-async def pages(
-    client: httpx.AsyncClient, url: str, name: str, **params: Any
-) -> list[dict[str, Any]]:
+async def pages(client: httpx.AsyncClient, url: str, name: str, **params: Any) -> list[Fields]:
     """What all pages of an answer hold under the name."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Fields] = []
     seen: set[str] = set()
     while True:
         response = await client.get(url, params=params)
@@ -1326,32 +1321,25 @@ def generate(
     verb: str, operation: Operation, task: Task, *, model: str, dry_run: bool, **flags: Any
 ) -> Any:
     """Call an operation with what the flags ask of the model, or show what it would send."""
-    own, others = task.split(flags)
-    checks = (others.pop("strict"), others.pop("no_schema"), others.pop("max_cost", None))
-    request = Request(verb, task, own, *checks)
-    if dry_run:
-        return plan(model, request, **others)
-    return operation(model, request, **others)
+    own, checks = taken(flags, task.flags), taken(flags, CHECKS)
+    request = Request(verb=verb, task=task, asked=own, **checks)
+    return plan(model, request, **flags) if dry_run else operation(model, request, **flags)
 
 
-class Request:
+class Request(SimpleNamespace):
     """What flags ask of a model: arguments, once the model's schema is known."""
 
-    def __init__(
-        self,
-        verb: str,
-        task: Task,
-        asked: Arguments,
-        strict: bool = False,
-        no_schema: bool = False,
-        max_cost: float | None = None,
-    ) -> None:
-        self.verb, self.task, self.asked = verb, task, asked
-        self.strict, self.no_schema, self.max_cost = strict, no_schema, max_cost
-        self.found = ModelSchema() if no_schema else None
+    verb: str
+    task: Task
+    asked: Arguments
+    strict = False
+    no_schema = False
+    max_cost: float | None = None
+    found: ModelSchema | None = None
 
     async def schema(self, model: str) -> ModelSchema:
-        self.found = self.found or await fetch_schema(model)
+        if not self.found:
+            self.found = ModelSchema() if self.no_schema else await fetch_schema(model)
         return self.found
 
     def fit(self, found: ModelSchema) -> Fit:
@@ -1392,7 +1380,7 @@ def with_media(change: Callable[[str], Any], value: Any, field: str = "") -> Any
 
 async def prepared(
     model: str, arguments: Arguments | Request, uploads: Uploads | None = None
-) -> dict[str, Any]:
+) -> Fields:
     """The arguments to send, fitted to the model's schema, local files uploaded."""
     if isinstance(arguments, Request):
         it = arguments.fit(await arguments.schema(model))
@@ -1413,7 +1401,7 @@ async def plan(
     keep: bool = False,
     quoted: tuple[Any, list[str]] | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> Fields:
     """What --dry-run shows: the request as it would be sent, but for the key and the uploads.
 
     In a batch, the estimate beside each request is for all jobs that would be submitted.
@@ -1524,9 +1512,9 @@ class Saving:
         raise FileExistsError(f"no free name for {stem}")
 
 
-def settings(job: Job, options: dict[str, Any]) -> Delivery:
+def settings(job: Job, options: Fields) -> Delivery:
     """How to reach the model; what the options say of files becomes the job's."""
-    files = {flag.dest: options.pop(flag.dest) for flag in SAVE if flag.dest in options}
+    files = taken(options, SAVE)
     job.saving = job.saving or Saving(**files)
     return Delivery(**options)
 
@@ -1534,7 +1522,7 @@ def settings(job: Job, options: dict[str, Any]) -> Delivery:
 @generation("submit", *QUEUE, WEBHOOK_URL, example="--priority low")
 async def submit_job(
     model: str, arguments: Arguments | Request, *, webhook_url: str | None = None, **delivery: Any
-) -> dict[str, Any]:
+) -> Fields:
     """Queue a job and give its request id at once: {"request_id", "model"}.
 
     `status`, `result` and `cancel` take it from there.
@@ -1655,7 +1643,7 @@ async def stream_job(
             yield event
 
 
-def status_fields(status: fal_client.Status) -> dict[str, Any]:
+def status_fields(status: fal_client.Status) -> Fields:
     """A status in fal's own words; `error` and `error_type` only where the job failed."""
     if isinstance(status, fal_client.Queued):
         return {"status": "IN_QUEUE", "queue_position": status.position, "logs": []}
@@ -1668,7 +1656,7 @@ def status_fields(status: fal_client.Status) -> dict[str, Any]:
 @command("status", MODEL, REQUEST_ID, CLIENT_TIMEOUT, example=JOB_EXAMPLE)
 async def check_status(
     model: str, request_id: str, *, client_timeout: float | None = None
-) -> dict[str, Any]:
+) -> Fields:
     """Show where a job is: {"request_id", "model", "status", "logs", ...}.
 
     The status is IN_QUEUE, IN_PROGRESS or COMPLETED. A job that failed is COMPLETED too, with
@@ -1724,9 +1712,7 @@ async def follow(job: Job, no_wait: bool = False) -> Any:
 
 
 @command("cancel", MODEL, REQUEST_ID, CLIENT_TIMEOUT, example=JOB_EXAMPLE)
-async def cancel_job(
-    model: str, request_id: str, *, client_timeout: float | None = None
-) -> dict[str, Any]:
+async def cancel_job(model: str, request_id: str, *, client_timeout: float | None = None) -> Fields:
     """Cancel a job: {"request_id", "model", "status": "CANCELLATION_REQUESTED"}.
 
     A job that waits never runs; one that runs is asked to stop, which it may ignore.
@@ -1736,72 +1722,51 @@ async def cancel_job(
     return {"request_id": request_id, "model": model, "status": "CANCELLATION_REQUESTED"}
 
 
-@command("upload-file", FILE, example="--file photo.jpg", text=operator.itemgetter("url"))
-async def upload_file(file: str) -> dict[str, Any]:
+async def uploaded(upload: Callable[..., Awaitable[str]], *what: Any) -> str:
+    """The URL of what one of fal-client's functions uploads."""
+    async with fal_session(Job()):
+        return web_url(await upload(*what, **NO_FALLBACK))
+
+
+@command("upload-file", FILE, example="--file photo.jpg", text=URL_TEXT)
+async def upload_file(file: str) -> Fields:
     """Upload a file of any kind to fal's CDN and give its URL, which is public."""
     name = portable_name(file)
     with contextlib.ExitStack() as stack:
         if name != os.path.basename(file):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             file = shutil.copyfile(file, f"{folder}/{name}")
-        async with fal_session(Job()):
-            url = await fal_client.upload_file_async(file, **NO_FALLBACK)  # type: ignore[arg-type]
-            return {"url": web_url(url)}
+        return {"url": await uploaded(fal_client.upload_file_async, file)}
 
 
-@command(
-    "upload-image",
-    FILE,
-    IMAGE_FORMAT,
-    example="--file photo.jpg --format webp",
-    text=operator.itemgetter("url"),
-)
-async def upload_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
+@command("upload-image", FILE, IMAGE_FORMAT, example=IMAGE_EXAMPLE, text=URL_TEXT)
+async def upload_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, upload it, and give its URL, which is public."""
-    image, format = open_image(file, format)
-    async with fal_session(Job()):
-        url = await fal_client.upload_image_async(image, format, **NO_FALLBACK)
-        return {"url": web_url(url)}
+    return {"url": await uploaded(fal_client.upload_image_async, *open_image(file, format))}
 
 
-@command(
-    "upload-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=operator.itemgetter("url")
-)
-async def upload_raw(file: str, *, content_type: str) -> dict[str, Any]:
+@command("upload-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=URL_TEXT)
+async def upload_raw(file: str, *, content_type: str) -> Fields:
     """Upload bytes under a content type of your own and give their URL, which is public."""
     with open_bytes(file) as source:
-        async with fal_session(Job()):
-            data, name = Parts(source).whole_or_parts(), portable_name(file)
-            url = await fal_client.upload_async(data, content_type, name, **NO_FALLBACK)
-            return {"url": web_url(url)}
+        data, name = Parts(source).whole_or_parts(), portable_name(file)
+        return {"url": await uploaded(fal_client.upload_async, data, content_type, name)}
 
 
-@command("encode-file", FILE, example="--file photo.jpg", text=operator.itemgetter("data_uri"))
-def encode_file(file: str) -> dict[str, Any]:
+@command("encode-file", FILE, example="--file photo.jpg", text=DATA_TEXT)
+def encode_file(file: str) -> Fields:
     """Give a file as a data URI, its content type told from its name; nothing is sent."""
     return {"data_uri": fal_client.encode_file(file)}  # type: ignore[arg-type]
 
 
-@command(
-    "encode-image",
-    FILE,
-    IMAGE_FORMAT,
-    example="--file photo.jpg --format webp",
-    text=operator.itemgetter("data_uri"),
-)
-def encode_image(file: str, *, format: str = "jpeg") -> dict[str, Any]:
+@command("encode-image", FILE, IMAGE_FORMAT, example=IMAGE_EXAMPLE, text=DATA_TEXT)
+def encode_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, and give it as a data URI; nothing is sent."""
     return {"data_uri": fal_client.encode_image(*open_image(file, format))}
 
 
-@command(
-    "encode-raw",
-    FILE_OR_STDIN,
-    CONTENT_TYPE,
-    example=RAW_EXAMPLE,
-    text=operator.itemgetter("data_uri"),
-)
-def encode_raw(file: str, *, content_type: str) -> dict[str, Any]:
+@command("encode-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=DATA_TEXT)
+def encode_raw(file: str, *, content_type: str) -> Fields:
     """Give bytes under a content type of your own as a data URI; nothing is sent."""
     return {"data_uri": fal_client.encode(read_bytes(file), content_type)}
 
@@ -1866,7 +1831,7 @@ async def realtime_session(
 )
 def batch_text_to_image(
     model: str, prompts: Sequence[str | Arguments], **options: Any
-) -> AsyncGenerator[dict[str, Any], None]:
+) -> AsyncGenerator[Fields, None]:
     """Run one job for each prompt: {"index", "prompt", "request_id", "result" or "error"} each.
 
     Lines come as jobs end. A job that fails takes no other with it; the exit status is then 1.
@@ -1879,7 +1844,7 @@ def batch_text_to_image(
 )
 def batch_image_to_video(
     model: str, image_urls: Sequence[str | Arguments], **options: Any
-) -> AsyncGenerator[dict[str, Any], None]:
+) -> AsyncGenerator[Fields, None]:
     """Run one job for each image: {"index", "image_url", "request_id", "result" or "error"} each.
 
     Lines come as jobs end. A job that fails takes no other with it; the exit status is then 1.
@@ -1894,27 +1859,21 @@ async def run_batch(
     *,
     concurrency: int = 4,
     client_timeout: float | None = None,
-    journal: str | None = None,
-    retry_unknown: bool = False,
-    retry_failed: bool = False,
     dry_run: bool = False,
-    strict: bool = False,
-    no_schema: bool = False,
     max_cost: float | None = None,
     keep: bool = False,
     **options: Any,
-) -> AsyncGenerator[dict[str, Any], None]:
+) -> AsyncGenerator[Fields, None]:
     """Yield each job's line as it ends, and raise a Failure at last if any job failed."""
-    own, options = task.split(options)
+    own, checks = taken(options, task.flags), taken(options, CHECKS)
     asked = [batch_job(task, own, item) for item in items]
-    requests = [Request("batch", task, one, strict, no_schema) for one in asked]
-    batch, slots, tally = Job(model), asyncio.Semaphore(concurrency), collections.Counter[str]()
+    requests = [Request(verb="batch", task=task, asked=one, **checks) for one in asked]
+    batch, again = Job(model), Again(**taken(options, AGAIN))
     endpoint = settings(batch, options).endpoint(model)
-    again = Again(journal, retry_unknown, retry_failed)
     jobs = batch_jobs(batch, asked, keep)
-    with Journal(journal, dry_run) as book:
-        for job, one in zip(jobs, asked, strict=True):
-            book.attach(job, endpoint, one)
+    with contextlib.closing(Journal(again.journal, dry_run)) as book:
+        for job in jobs:
+            book.attach(job, endpoint)
         due = [one for one, job in zip(requests, jobs, strict=True) if again.is_due(job)]
         if dry_run:
             quoted = await quote(endpoint, await fit_all(endpoint, requests, due), max_cost)
@@ -1926,37 +1885,29 @@ async def run_batch(
             fits = await fit_all(endpoint, requests, due)
             estimate = None if max_cost is None else await affordable(endpoint, fits, max_cost)
             subscribe = partial(subscribe_job, model, uploads=Uploads(), keep=keep, **options)
-            kept, work = {job.index for job in jobs if job.state == "done"}, []
-            for job, request in zip(jobs, requests, strict=True):
-                known = {"index": job.index, task.varied: request.asked[task.varied]}
-                work.append(batch_line(known, job, slots, partial(subscribe, request), again))
-            try:
-                async with contextlib.aclosing(as_they_end(work)) as lines:
-                    async for line in lines:
-                        end = "skipped" if line["index"] in kept else "done"
-                        tally["failed" if "error" in line else end] += 1
-                        jobs[line["index"]].unprinted = ()
-                        yield line
-            finally:
-                batch.unprinted = [unprinted for job in jobs for unprinted in left_over(job)]
-                batch.progress.say(summary(jobs, tally, estimate))
-    if failed := tally["failed"]:
-        message = f"{failed} of {len(jobs)} jobs failed: see their lines"
-        raise Failure("batch_failed", message, hint=batch.hint)
+            slots = asyncio.Semaphore(concurrency)
+            work = [
+                batch_line(task.varied, job, slots, partial(subscribe, request), again)
+                for job, request in zip(jobs, requests, strict=True)
+            ]
+            async with contextlib.aclosing(as_they_end(batch, jobs, work, estimate)) as lines:
+                async for line in lines:
+                    yield line
 
 
-def batch_job(task: Task, shared: Arguments, item: str | Arguments) -> dict[str, Any]:
+def batch_job(task: Task, shared: Arguments, item: str | Arguments) -> Fields:
     """The flags of one job of a batch, its own and those of all."""
-    own: dict[str, Any] = dict(item) if isinstance(item, Mapping) else {task.varied: item}
+    own: Fields = dict(item) if isinstance(item, Mapping) else {task.varied: item}
     extra = {**shared.get("extra_json", {}), **own.pop("extra", {})}
     return {**shared, **own, **present(extra_json=extra or None)}
 
 
 def batch_jobs(batch: Job, asked: Sequence[Arguments], keep: bool) -> list[Job]:
-    pace = Pace()
-    jobs = [Job(batch.model, progress=Progress(f"[{n}] ", pace)) for n in range(len(asked))]
-    for index, (job, one) in enumerate(zip(jobs, asked, strict=True)):
+    pace, jobs = Pace(), []
+    for index, one in enumerate(asked):
+        job = Job(batch.model, progress=Progress(f"[{index}] ", pace))
         job.index, job.arguments, job.saving, job.watched = index, one, batch.saving, not keep
+        jobs.append(job)
     return jobs
 
 
@@ -1966,12 +1917,6 @@ async def fit_all(endpoint: str, requests: Sequence[Request], due: Sequence[Requ
     for request in requests:
         request.found = found
     return [request.fit(found) for request in due]
-
-
-def left_over(job: Job) -> list[dict[str, Any]]:
-    """A line for what was paid for when the batch was stopped while files were being saved."""
-    known = {"index": job.index, "request_id": job.request_id}
-    return [{**known, "result": document} for document in job.unprinted]
 
 
 def summary(jobs: Sequence[Job], tally: Mapping[str, int], estimate: Any) -> str:
@@ -1987,10 +1932,12 @@ def summary(jobs: Sequence[Job], tally: Mapping[str, int], estimate: Any) -> str
 class Again:
     """What a batch does with jobs that its journal knows."""
 
-    def __init__(self, journal: str | None, unknown: bool, failed: bool) -> None:
-        if (unknown or failed) and not journal:
+    def __init__(
+        self, journal: str | None = None, retry_unknown: bool = False, retry_failed: bool = False
+    ) -> None:
+        if (retry_unknown or retry_failed) and not journal:
             raise usage("--retry-unknown and --retry-failed need --journal")
-        self.journal, self.unknown, self.failed = journal, unknown, failed
+        self.journal, self.unknown, self.failed = journal, retry_unknown, retry_failed
 
     def is_due(self, job: Job) -> bool:
         """Whether the job will be submitted, as far as can be told without asking fal."""
@@ -2001,10 +1948,8 @@ class Again:
         """Say what the journal knows; returns the hint for those who give the batch up."""
         states = collections.Counter(job.state for job in jobs)
         if len(jobs) > states["new"]:
-            asked, free = (
-                states["accepted"] + states["cancelled"],
-                states["new"] + states["refused"],
-            )
+            asked = states["accepted"] + states["cancelled"]
+            free = states["new"] + states["refused"]
             found = f"{states['done']} done, {asked} to look up, {states['sent']} in doubt"
             note(f"journal: {found}, {free} to submit")
         return "Repeat the command: it goes on where it stopped." if self.journal else None
@@ -2031,14 +1976,15 @@ class Again:
 
 
 async def batch_line(
-    known: dict[str, Any],
+    varied: str,
     job: Job,
     slots: asyncio.Semaphore,
     submit: Callable[..., Awaitable[Any]],
     again: Again,
-) -> dict[str, Any]:
+) -> Fields:
     """What is printed of a job: one job that fails takes no other with it."""
-    outcome: dict[str, Any] = {}
+    known = {"index": job.index, varied: job.arguments[varied]}
+    outcome: Fields = {}
     async with slots:
         try:
             outcome = {"result": await again.settle(job, submit)}
@@ -2050,20 +1996,44 @@ async def batch_line(
     return {**known, "request_id": job.request_id, **outcome}
 
 
-async def as_they_end(work: Iterable[Coroutine[Any, Any, Any]]) -> AsyncGenerator[Any, None]:
-    """Yield what each gives as it ends; what has not ended when nobody listens is cancelled."""
+async def as_they_end(
+    batch: Job, jobs: Sequence[Job], work: Iterable[Coroutine[Any, Any, Any]], estimate: Any
+) -> AsyncGenerator[Fields, None]:
+    """Yield each job's line as it ends; what has not ended when nobody listens is cancelled.
+    Raises a Failure at last if any job failed.
+    """
+    kept, tally = {job.index for job in jobs if job.state == "done"}, collections.Counter[str]()
     tasks = [asyncio.create_task(one) for one in work]
     try:
         for ended in asyncio.as_completed(tasks):
-            yield await ended
+            line = await ended
+            end = "skipped" if line["index"] in kept else "done"
+            tally["failed" if "error" in line else end] += 1
+            jobs[line["index"]].unprinted = ()
+            yield line
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # what was paid for when the batch was stopped while files were being saved
+        batch.unprinted = [
+            {"index": job.index, "request_id": job.request_id, "result": document}
+            for job in jobs
+            for document in job.unprinted
+        ]
+        batch.progress.say(summary(jobs, tally, estimate))
+    if failed := tally["failed"]:
+        message = f"{failed} of {len(jobs)} jobs failed: see their lines"
+        raise Failure("batch_failed", message, hint=batch.hint)
 
 
 def catalog_text(rows: Any) -> str:
     return "\n".join(f"{row['endpoint_id']}\t{row['title']}" for row in rows)
+
+
+def tabbed(*columns: Any) -> str:
+    """One line of text, whatever a server has put into its columns."""
+    return "\t".join(printable(str(column)) for column in columns)
 
 
 for _task in (T2I, I2V):
@@ -2072,7 +2042,7 @@ for _task in (T2I, I2V):
 
 async def fetch_models(
     *, category: str | None = None, search: str | None = None, include_deprecated: bool = False
-) -> list[dict[str, Any]]:
+) -> list[Fields]:
     """All models that fal lists: {"endpoint_id", "metadata"?} each.
 
     fal's model search takes the filters and works without a key; a key only raises its rate
@@ -2087,7 +2057,7 @@ async def fetch_models(
         return await pages(client, MODELS_URL, "models", **params)
 
 
-async def fetch_prices(endpoints: Sequence[str]) -> list[dict[str, Any]]:
+async def fetch_prices(endpoints: Sequence[str]) -> list[Fields]:
     """Prices that fal names: {"endpoint_id", "unit_price", "unit", "currency"} each."""
     async with platform(api_key()) as client:
         found = {row["endpoint_id"]: row for row in await priced(client, endpoints)}
@@ -2100,10 +2070,13 @@ async def fetch_prices(endpoints: Sequence[str]) -> list[dict[str, Any]]:
     return [found[name] for name in dict.fromkeys(endpoints) if name in found]
 
 
-async def priced(client: httpx.AsyncClient, endpoints: Sequence[str]) -> list[dict[str, Any]]:
+async def priced(client: httpx.AsyncClient, endpoints: Sequence[str]) -> list[Fields]:
     rows = await pages(client, PRICES_URL, "prices", endpoint_id=list(endpoints))
-    known = (row for row in rows if row.get("unit_price") is not None)
-    return [row for row in known if row.get("endpoint_id") in endpoints]
+    return [
+        row
+        for row in rows
+        if row.get("endpoint_id") in endpoints and row.get("unit_price") is not None
+    ]
 
 
 def models_text(found: Any) -> str:
@@ -2112,40 +2085,38 @@ def models_text(found: Any) -> str:
         fields = found["properties"].items()
         return "\n".join(field_line(name, field, found) for name, field in fields)
     if isinstance(found, dict):
-        return "\n".join(f"{printable(name)}\t{count}" for name, count in found.items())
+        return "\n".join(tabbed(name, count) for name, count in found.items())
     priced = any("unit_price" in row for row in found)
     return "\n".join(map(price_line if priced else model_line, found))
 
 
-def field_line(name: str, field: dict[str, Any], schema: dict[str, Any]) -> str:
+def field_line(name: str, field: Fields, schema: Fields) -> str:
     """name, type, required or default, what is allowed, and a line of description."""
     kinds = [str(option.get("type", "any")) for option in options(field)]
     default = f"default {json.dumps(field['default'])}" if "default" in field else "optional"
     needed = "required" if name in schema.get("required", ()) else default
     allowed = ", ".join(map(json.dumps, offers(field))) or span(field)
-    columns = (name, "|".join(dict.fromkeys(kinds)), needed, allowed, field.get("description", ""))
-    return "\t".join(printable(str(column)) for column in columns)
+    kind = "|".join(dict.fromkeys(kinds))
+    return tabbed(name, kind, needed, allowed, field.get("description", ""))
 
 
-def model_line(model: dict[str, Any]) -> str:
+def model_line(model: Fields) -> str:
     facts = metadata(model)
     title = str(facts.get("display_name") or "")
     if facts.get("status") == "deprecated":
         title += " [deprecated]"
-    columns = (model.get("endpoint_id"), category_of(model), title)
-    return "\t".join(printable(str(column)) for column in columns)
+    return tabbed(model.get("endpoint_id"), category_of(model), title)
 
 
-def price_line(price: dict[str, Any]) -> str:
-    columns = (price.get(name) for name in ("endpoint_id", "unit_price", "unit", "currency"))
-    return "\t".join(printable(str(column)) for column in columns)
+def price_line(price: Fields) -> str:
+    return tabbed(*map(price.get, ("endpoint_id", "unit_price", "unit", "currency")))
 
 
 @command(
     "list-models",
     search_flag("--category NAME", "such as text-to-image or image-to-video", plain_text),
     search_flag("--search TEXT", "words to look for in names and descriptions", plain_text),
-    search_flag("--include-deprecated", "deprecated models too", action="store_true"),
+    search_flag("--include-deprecated", "deprecated models too"),
     search_flag(
         "--schema ENDPOINT", "show what this model takes: name, type, default, ...", endpoint
     ),
@@ -2155,7 +2126,7 @@ def price_line(price: dict[str, Any]) -> str:
         endpoint,
         nargs="+",
     ),
-    output_flag("--categories", "only count the models of each category", action="store_true"),
+    output_flag("--categories", "only count the models of each category"),
     example="--category image-to-video --search kling",
     text=models_text,
 )
@@ -2190,7 +2161,7 @@ async def list_models(
 class ModelSchema(SimpleNamespace):
     """A model's input as JSON Schema, its references resolved; None if fal does not tell."""
 
-    input: dict[str, Any] | None = None
+    input: Fields | None = None
     state = "none"  # or fresh, or stale: kept from a day or more ago
     deprecated = False
     streams = False
@@ -2233,7 +2204,7 @@ def schema_of(row: Any, model: str, state: str) -> ModelSchema:
     return ModelSchema()
 
 
-def resolve(node: Any, document: dict[str, Any], seen: tuple[str, ...] = ()) -> Any:
+def resolve(node: Any, document: Fields, seen: tuple[str, ...] = ()) -> Any:
     """The node with its references replaced; one that leads back to itself allows anything."""
     if isinstance(node, list):
         return [resolve(item, document, seen) for item in node]
@@ -2323,13 +2294,13 @@ class Fit:
     `notes` tell what became something else; `problems` are {"field", "message", "type"} each.
     """
 
-    def __init__(self, schema: dict[str, Any], strict: bool = False) -> None:
-        self.fields: dict[str, Any] = schema.get("properties", {})
+    def __init__(self, schema: Fields, strict: bool = False) -> None:
+        self.fields: Fields = schema.get("properties", {})
         self.required: list[str] = schema.get("required", [])
         self.schema, self.strict = schema, strict
-        self.arguments: dict[str, Any] = {}
+        self.arguments: Fields = {}
         self.notes: list[str] = []
-        self.problems: list[dict[str, Any]] = []
+        self.problems: list[Fields] = []
 
     def first(self, names: Iterable[str]) -> str | None:
         """The first of the names that the model has."""
@@ -2346,7 +2317,7 @@ class Fit:
             self.notes.append(f"the model has no {flag}: it is not sent{why}")
 
 
-def fit(asked: Mapping[str, Any], schema: dict[str, Any], strict: bool = False) -> Fit:
+def fit(asked: Mapping[str, Any], schema: Fields, strict: bool = False) -> Fit:
     """Arguments, notes and problems for what the flags asked; pure, and the same every time."""
     it, rest = Fit(schema, strict), dict(asked)
     extra = rest.pop("extra_json", {})
@@ -2359,17 +2330,15 @@ def fit(asked: Mapping[str, Any], schema: dict[str, Any], strict: bool = False) 
             it.lacks(flag)
         else:
             it.arguments[name] = value
-    for name in (name for name in extra if name in it.arguments):
-        it.notes.append(f"{name} is sent as --extra-json has it")
-    for name in (name for name in extra if name not in it.fields):
-        near = did_you_mean(name, it.fields) or "fal ignores what a model does not know."
-        it.notes.append(f"the model has no {name}: it is sent all the same. {near}")
+    for name in extra:
+        if name in it.arguments:
+            it.notes.append(f"{name} is sent as --extra-json has it")
+        elif name not in it.fields:
+            near = did_you_mean(name, it.fields) or "fal ignores what a model does not know."
+            it.notes.append(f"the model has no {name}: it is sent all the same. {near}")
     it.arguments |= extra
-    if (
-        "prompt" in it.required
-        and "prompt" not in it.arguments
-        and not check("", it.fields["prompt"])
-    ):
+    unprompted = "prompt" in it.required and "prompt" not in it.arguments
+    if unprompted and not check("", it.fields["prompt"]):
         it.arguments["prompt"] = ""
         it.notes.append("the model requires a prompt: an empty one is sent")
     it.problems += check(it.arguments, {**schema, "type": "object"})
@@ -2397,9 +2366,8 @@ def fit_length(it: Fit, seconds: float | None) -> None:
         return
     if name is None:
         frames = [f"{name} {span(it.fields[name])}" for name in FRAMES if name in it.fields]
-        return it.lacks(
-            "duration", f"; use --extra-json with {', '.join(frames)}" if frames else ""
-        )
+        why = f"; use --extra-json with {', '.join(frames)}" if frames else ""
+        return it.lacks("duration", why)
     offered = offers(it.fields[name])
     kinds = {option.get("type") for option in options(it.fields[name])}
     whole = int(seconds) if seconds == int(seconds) else seconds
@@ -2474,7 +2442,7 @@ def resolution_of(label: Any, width: int, height: int) -> tuple[float, ...] | No
     return (min(abs(math.log(float(found[1]) / one)) for one in asked[found[2]]),)
 
 
-def options(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+def options(schema: Mapping[str, Any]) -> list[Fields]:
     """The alternatives that a schema leaves, or itself."""
     if isinstance(kinds := schema.get("type"), list):
         return [{**schema, "type": kind} for kind in kinds]
@@ -2502,7 +2470,7 @@ def span(schema: Mapping[str, Any]) -> str:
     return f"{bounds[0].get('minimum', '')}..{bounds[0].get('maximum', '')}" if bounds else ""
 
 
-def check(value: Any, schema: Mapping[str, Any], field: str = "") -> list[dict[str, Any]]:
+def check(value: Any, schema: Mapping[str, Any], field: str = "") -> list[Fields]:
     """What fal's pydantic would find wrong with a value: {"field", "message", "type"} each."""
     if value is None and schema.get("nullable"):
         return []
@@ -2551,7 +2519,7 @@ def same(value: Any, offered: Any) -> bool:
     )
 
 
-def problem(field: str, value: Any, message: str, type: str) -> dict[str, Any]:
+def problem(field: str, value: Any, message: str, type: str) -> Fields:
     given = "" if value is None else f"{json.dumps(value, ensure_ascii=False)[:80]} is "
     return {"field": field, "message": given + message, "type": type}
 
@@ -2608,7 +2576,7 @@ UNITS: dict[str, tuple[tuple[str, ...], float]] = {
 }
 
 
-async def estimated(endpoint: str, fits: Sequence[Fit]) -> dict[str, Any]:
+async def estimated(endpoint: str, fits: Sequence[Fit]) -> Fields:
     """What jobs may cost: {"jobs", "total_cost", "currency", "basis"}.
 
     That is what as many calls of the model cost in the past, or what the arguments come to by
@@ -2662,7 +2630,7 @@ def dollars(row: Arguments, name: str) -> float:
     return amount
 
 
-async def affordable(endpoint: str, fits: Sequence[Fit], limit: float | None) -> dict[str, Any]:
+async def affordable(endpoint: str, fits: Sequence[Fit], limit: float | None) -> Fields:
     """The estimate for jobs; a Failure if it is above the limit."""
     found = await estimated(endpoint, fits)
     if limit is None or found["total_cost"] <= limit:
@@ -2675,7 +2643,7 @@ async def affordable(endpoint: str, fits: Sequence[Fit], limit: float | None) ->
 
 async def quote(
     endpoint: str, fits: Sequence[Fit], limit: float | None
-) -> tuple[dict[str, Any] | None, list[str]]:
+) -> tuple[Fields | None, list[str]]:
     """The estimate for a dry run, or why there is none; only a limit insists on one."""
     try:
         return await affordable(endpoint, fits, limit), []
@@ -2711,16 +2679,13 @@ class Journal:
     START = b'{"job": "'
 
     def __init__(self, path: str | None, dry: bool = False) -> None:
-        self._known: dict[str, dict[str, Any]] = {}
+        self._known: dict[str, Fields] = {}
         self._twins: collections.Counter[str] = collections.Counter()
         self._file = -1
         if path and not (dry and not os.path.exists(path)):
             self._open(path)
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
+    def close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
 
@@ -2748,8 +2713,9 @@ class Journal:
         if not whole:
             sync_folder(path)
 
-    def attach(self, job: Job, endpoint: str, asked: Arguments) -> None:
+    def attach(self, job: Job, endpoint: str) -> None:
         """Set a job to where the journal has it; what it becomes is recorded from then on."""
+        asked = job.arguments
         content = json.dumps([endpoint, with_media(file_digest, asked)], sort_keys=True)
         name = hashlib.sha256(content.encode()).hexdigest()[:32]
         self._twins[name] += 1
@@ -2760,7 +2726,7 @@ class Journal:
         topic = redact(str(asked.get("image_url") or asked.get("prompt")))[:200]
         job.record = partial(self._record, name, {"model": endpoint, "about": topic})
 
-    def _record(self, name: str, about: dict[str, Any], state: str, **facts: Any) -> None:
+    def _record(self, name: str, about: Fields, state: str, **facts: Any) -> None:
         facts = about if state == "sent" else facts
         try:
             self._write({"job": name, "state": state, "at": utc_now(), **facts})
@@ -2770,7 +2736,7 @@ class Journal:
                 raise Failure("journal_failed", f"{message}; the job was not sent") from exc
             note(message)
 
-    def _write(self, step: dict[str, Any]) -> None:
+    def _write(self, step: Fields) -> None:
         """Put a line on disk, whole or not at all."""
         if self._file < 0:
             return
@@ -2839,7 +2805,7 @@ def open_bytes(path: str) -> IO[bytes]:
     """A file to read and to seek in; stdin, for `-`, by way of a temporary one."""
     if path != "-":
         return open(path, "rb")
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115
     if sys.stdin:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
     return file
@@ -2872,8 +2838,7 @@ async def _maybe_upload(source: str) -> str:
         return path
     data = read_bytes(path)
     content_type, name = str(media_type(data[:32])), portable_name(path)
-    async with fal_session(Job()):
-        return web_url(await fal_client.upload_async(data, content_type, name, **NO_FALLBACK))
+    return await uploaded(fal_client.upload_async, data, content_type, name)
 
 
 def source_key(source: str) -> str:
@@ -2893,7 +2858,7 @@ class Uploads:
             self._under_way[key] = asyncio.ensure_future(_maybe_upload(source))
         return await asyncio.shield(self._under_way[key])
 
-    async def replace(self, arguments: Arguments) -> dict[str, Any]:
+    async def replace(self, arguments: Arguments) -> Fields:
         """The arguments with a URL in place of each local file that they name."""
         sources: dict[str, str] = {}
         with_media(lambda source: sources.setdefault(source, source), arguments)
@@ -2934,10 +2899,9 @@ class Media(SimpleNamespace):
 
 
 def find_media(
-    value: Any, field: str = "", name: str = "", about: Mapping[Any, Any] | None = None
+    value: Any, field: str = "", name: str = "", about: Mapping[Any, Any] = {}
 ) -> Iterator[Media]:
     """Every file that a response names or holds, in the response's order."""
-    about = about or {}
     if isinstance(value, Mapping):
         for key, item in value.items():
             whole = field and key in ("url", "content") and isinstance(item, (str, bytes))
@@ -2987,7 +2951,7 @@ def saved_paths(document: Any) -> list[str]:
     return []
 
 
-def kept_files(job: Job, target: Target) -> list[dict[str, Any]]:
+def kept_files(job: Job, target: Target) -> list[Fields]:
     """What an earlier run saved at the same place, if it is there still."""
     place, files = job.saved or ("", [])
     there = place == target.text and all(os.path.isfile(file["path"]) for file in files)
@@ -3030,11 +2994,12 @@ async def save_media(job: Job, response: Any) -> Any:
 
 async def save_file(
     client: httpx.AsyncClient, media: Media, job: Job, saving: Saving, number: int
-) -> dict[str, Any]:
+) -> Fields:
     """Save one file: {"path", "url", "content_type", "bytes", "field"}."""
     target = saving.target
     assert target
-    with PartFile(target.folder, saving.max_bytes) as part, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        part = stack.enter_context(contextlib.closing(PartFile(target.folder, saving.max_bytes)))
         told = part.decode(media.source) if media.is_data else await fetch(client, media, part)
         kinds = (media_type(part.head), told.strip().lower(), media.content_type)
         content_type = next((kind for kind in kinds if kind and kind != BINARY), BINARY)
@@ -3042,14 +3007,13 @@ async def save_file(
         facts = {"url": short_url(media, content_type), "field": media.field}
         stem, extension = target.place(name_values(media, job, number), extension)
         os.makedirs(os.path.dirname(stem), exist_ok=True)
-        extensions, parts = [extension], [part]
+        parts = {extension: part}
         if saving.metadata:
-            beside = stack.enter_context(PartFile(target.folder, sys.maxsize))
+            beside = stack.enter_context(contextlib.closing(PartFile(target.folder, sys.maxsize)))
             beside.write((json_text(origin(job, facts), 2) + "\n").encode())
-            extensions.append(".meta.json" if extension == ".json" else ".json")
-            parts.append(beside)
-        paths = saving.claim(stem, *extensions)
-        for one, path in zip(parts, paths, strict=True):
+            parts[".meta.json" if extension == ".json" else ".json"] = beside
+        paths = saving.claim(stem, *parts)
+        for one, path in zip(parts.values(), paths, strict=True):
             one.keep(path)
     if target.asked not in ("", extension):
         note(f"{target.text} is saved as {paths[0]}")
@@ -3063,7 +3027,7 @@ def short_url(media: Media, content_type: str = BINARY) -> str:
     return f"{media.source.partition(',')[0][:100]},…" if media.is_data else media.source
 
 
-def origin(job: Job, facts: dict[str, Any]) -> dict[str, Any]:
+def origin(job: Job, facts: Fields) -> Fields:
     """What it takes to make a file again."""
     tool = {"name": PROGRAM, "version": __version__}
     known = {"model": job.model, "request_id": job.request_id, "arguments": job.arguments}
@@ -3102,7 +3066,7 @@ def extension_for(content_type: str, asked: str, name: str) -> str:
     """The one asked for if it suits the content or nobody knows better; else the content's."""
     if asked and content_type == mimetypes.guess_type(f"x{asked}")[0]:
         return asked
-    known = EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type)
+    known = mimetypes.guess_extension(content_type)
     if not known and content_type in SIGNATURES:
         known = f".{content_type.partition('/')[2]}"
     if known and content_type != BINARY:
@@ -3176,10 +3140,7 @@ class PartFile:
         self._most = most
         self._restart()
 
-    def __enter__(self) -> PartFile:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
+    def close(self) -> None:
         self._file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
@@ -3258,19 +3219,19 @@ class PartFile:
 # Model search
 
 
-def count_categories(models: Iterable[dict[str, Any]]) -> dict[str, int]:
+def count_categories(models: Iterable[Fields]) -> dict[str, int]:
     """How many models each category has, the largest first."""
     counts = collections.Counter(map(category_of, models))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def metadata(model: dict[str, Any]) -> dict[str, Any]:
+def metadata(model: Fields) -> Fields:
     """fal leaves the metadata of some models out."""
     found = model.get("metadata")
     return found if isinstance(found, dict) else {}
 
 
-def category_of(model: dict[str, Any]) -> str:
+def category_of(model: Fields) -> str:
     return str(metadata(model).get("category") or "uncategorised")
 
 
@@ -3290,8 +3251,9 @@ def near_models(text: str) -> str:
 # Failures
 
 
-def answer_failure(status: int, headers: Mapping[str, str], text: str) -> Failure:
+def answer_failure(response: Any, text: str) -> Failure:
     """What an error answer says, in any of the shapes that fal's hosts use."""
+    status, headers = response.status_code, response.headers
     unexpected = ("unexpected_answer", Exit.FAILED, False)
     type, exit, retryable = STATUSES.get(status) or STATUSES.get(status // 100, unexpected)
     try:
@@ -3318,7 +3280,7 @@ def told_retry(headers: Mapping[str, str]) -> bool | None:
     return said.lower() in ("true", "1") if said else None
 
 
-def refusal(body: Any) -> tuple[str | None, str, list[dict[str, Any]] | None]:
+def refusal(body: Any) -> tuple[str | None, str, list[Fields] | None]:
     """Type, message and details of an error body; any of fal's fields may be missing or odd."""
     body = body if isinstance(body, dict) else {"detail": body}
     if isinstance(body.get("error"), dict):  # api.fal.ai
@@ -3337,7 +3299,7 @@ def refusal(body: Any) -> tuple[str | None, str, list[dict[str, Any]] | None]:
     return type if isinstance(type, str) else None, message or "fal gave no reason", None
 
 
-def detail(item: Any) -> dict[str, Any]:
+def detail(item: Any) -> Fields:
     """An item of a 422's `detail`, flattened; the field without its leading "body"."""
     item = item if isinstance(item, dict) else {"msg": item}
     where = item.get("loc")
@@ -3370,24 +3332,12 @@ STATUSES: dict[int, tuple[str, int, bool]] = {
 
 
 def http_failure(exc: Any) -> Failure:
-    response = exc.response
-    return answer_failure(response.status_code, response.headers, response.text)
+    return answer_failure(exc.response, exc.response.text)
 
 
 def handshake_failure(exc: Any) -> Failure:
     """The answer to a WebSocket upgrade that fal refused."""
-    body = (exc.response.body or b"").decode(errors="replace")
-    return answer_failure(exc.response.status_code, exc.response.headers, body)
-
-
-def transport_failure(exc: Any) -> Failure:
-    late = isinstance(exc, httpx.TimeoutException)
-    return Failure(
-        "timeout" if late else "connection_lost",
-        f"{'fal did not answer in time' if late else 'the connection to fal broke'}: {words(exc)}",
-        Exit.TIMEOUT if late else Exit.NETWORK,
-        retryable=True,
-    )
+    return answer_failure(exc.response, (exc.response.body or b"").decode(errors="replace"))
 
 
 def realtime_failure(exc: Any) -> Failure:
@@ -3423,7 +3373,6 @@ def words(exc: BaseException) -> str:
 PACKAGES = {"fal_client": "fal-client", "httpx": "httpx", "PIL": "Pillow"}
 UNREACHABLE = row("unreachable", "fal could not be reached: {}", Exit.NETWORK, True)
 OUT_OF_TIME = row("timeout", "the time limit ran out", Exit.TIMEOUT)
-BAD_FILE = row("usage_error", "{}", Exit.USAGE)
 INTERRUPTED = row("interrupted", "interrupted", Exit.INTERRUPTED)
 TERMINATED = row("terminated", "terminated", Exit.TERMINATED)
 BROKEN = row("connection_lost", "the connection to fal broke: {}", Exit.NETWORK, True)
@@ -3438,7 +3387,7 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "httpx.ConnectError": UNREACHABLE,
     "httpx.ConnectTimeout": UNREACHABLE,
     "httpx.ProxyError": UNREACHABLE,
-    "httpx.RequestError": transport_failure,
+    "httpx.TimeoutException": row("timeout", "fal did not answer in time: {}", Exit.TIMEOUT, True),
     "httpx.HTTPError": BROKEN,
     "httpx_sse._exceptions.SSEError": row("not_a_stream", "the model did not answer with a stream"),
     "websockets.exceptions.InvalidStatus": handshake_failure,
@@ -3449,7 +3398,7 @@ FAILURES: dict[str, Callable[[Any], Failure | None]] = {
     "builtins.ConnectionError": UNREACHABLE,
     "socket.gaierror": UNREACHABLE,
     "ssl.SSLError": UNREACHABLE,
-    "builtins.OSError": lambda exc: BAD_FILE(exc) if exc.filename else BROKEN(exc),
+    "builtins.OSError": lambda exc: usage(words(exc)) if exc.filename else BROKEN(exc),
     "builtins.RecursionError": row("unexpected_answer", "the JSON is nested too deeply"),
     "builtins.ModuleNotFoundError": missing_package,
     "builtins.KeyboardInterrupt": stop_failure,
@@ -3561,7 +3510,7 @@ def jsonable(value: Any, content_type: Any = None) -> Any:
         return [jsonable(item) for item in value]
     if isinstance(value, bytes):
         told = content_type if isinstance(content_type, str) else media_type(value[:32])
-        return fal_client.encode(value, told or "application/octet-stream")
+        return fal_client.encode(value, told or BINARY)
     if isinstance(value, float) and value - value != 0:
         return None
     return value if value is None or isinstance(value, (int, float)) else redact(str(value))
@@ -3693,16 +3642,15 @@ class Console:
     def emit(self, document: Any, indent: int | None = None, whole: bool = False) -> None:
         """JSON; or, with --media, the files that were saved, if any and if all is told by that."""
         paths = saved_paths(document) if self.media else []
-        self._print("\n".join(f"{MARK}{path}" for path in paths), ours=True)
+        self._print("\n".join(f"{MARK}{path}" for path in paths))
         if whole or not paths or "error" in document:
-            self._print(json_text(document, indent))
+            self._print(unmarked(json_text(document, indent)))
 
     def emit_text(self, text: str) -> None:
-        self._print(redact(text))
+        self._print(unmarked(redact(text)))
 
-    def _print(self, text: str, ours: bool = False) -> None:
+    def _print(self, text: str) -> None:
         self._end_live()
-        text = text if ours else unmarked(text)
         try:
             self._put(sys.stdout, text + "\n" if text else "")
         except BrokenPipeError:
@@ -3837,7 +3785,7 @@ def new_parser(**options: Any) -> argparse.ArgumentParser:
     return Parser(allow_abbrev=False, formatter_class=layout, **options)
 
 
-def read_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+def read_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Fields:
     """The values of the flags by `dest`."""
     try:
         args, unknown = parser.parse_known_args(argv)
@@ -3876,7 +3824,7 @@ def command_parser(command: Command) -> argparse.ArgumentParser:
     name = f"{PROGRAM} {command.name}"
     example = f"example:\n  python {name} {command.example}".rstrip()
     parser = new_parser(prog=name, description=command.help.replace("%", "%%"), epilog=example)
-    groups: dict[str, Any] = {}
+    groups: Fields = {}
     for rows in alternatives((*command.flags, *([JSON] if command.text else []), QUIET)):
         title = rows[0].group
         if title not in groups:
@@ -3884,10 +3832,8 @@ def command_parser(command: Command) -> argparse.ArgumentParser:
         place, options = groups[title], {}
         if len(rows) > 1:
             needed = any(row.options.get("required") for row in rows)
-            place, options = (
-                place.add_mutually_exclusive_group(required=needed),
-                {"required": False},
-            )
+            place = place.add_mutually_exclusive_group(required=needed)
+            options = {"required": False}
         for row in rows:
             place.add_argument(row.name, help=row.help, dest=row.dest, **row.options | options)
     return parser
@@ -3901,7 +3847,7 @@ def alternatives(flags: Iterable[Flag]) -> list[tuple[Flag, ...]]:
     return list(rows.values())
 
 
-def parse(argv: Sequence[str]) -> tuple[Command, dict[str, Any]]:
+def parse(argv: Sequence[str]) -> tuple[Command, Fields]:
     """The command and the values of its flags. No other command's parser is built, and none at
     all where there is nothing to parse: argparse takes a third of what starting Python takes.
     """
@@ -3913,7 +3859,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, dict[str, Any]]:
     raise AssertionError(argv)
 
 
-def perform(command: Command, flags: dict[str, Any]) -> None:
+def perform(command: Command, flags: Fields) -> None:
     console.quiet = flags.pop("quiet", False)
     console.job = Job(flags.get("model"), flags.get("request_id"))
     console.media = flags.get("media", False)
