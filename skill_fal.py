@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     import mimetypes
     import random
     import re
+    import select
     import shlex
     import shutil
     import signal
@@ -98,7 +99,8 @@ if TYPE_CHECKING:
 else:
     _names = """
         argparse asyncio base64 difflib fal_client fcntl gc hashlib httpx ipaddress json logging
-        math mimetypes random re shlex shutil signal tempfile traceback warnings websockets
+        math mimetypes random re select shlex shutil signal tempfile traceback warnings
+        websockets
     """
     globals().update((name, Lazy(name)) for name in _names.split())
     email_utils, urls = Lazy("email.utils"), Lazy("urllib.parse")
@@ -591,13 +593,13 @@ class Target:
             extension = re.search(r"(?<=[^/])\.[^./{}]*$", path)
             self.asked = extension[0] if extension else ""
             self._parts = re.split(r"\{(\w+)\}", path.removesuffix(self.asked))
-        self._named = not self.asked and "{ext}" in path.rpartition("/")[2]
+        self._named = path.endswith(".{ext}")
         self.file = path if len(self._parts) == 1 else None  # the name, if it is known already
         self.folder = os.path.abspath(os.path.dirname(self._parts[0]))
         self._check(path)
 
     def _check(self, path: str) -> None:
-        if path.strip() in ("", "-") or re.search(r"[\0-\x1f\x7f]", path):
+        if path.strip() in ("", "-") or re.search(r"[\0-\x1f\x7f-\x9f\u2028\u2029]", path):
             raise usage(f"not a folder or a file name: {path!r}")
         if len(os.fsencode(os.path.basename(path))) > 200:
             raise usage(f"the name is too long: {path!r}")
@@ -1511,6 +1513,12 @@ class Saving:
                     return paths
         raise FileExistsError(f"no free name for {stem}")
 
+    def release(self, paths: Sequence[str]) -> None:
+        """Leave nothing under names that could not be given after all."""
+        for path in paths if not self.overwrite else ():
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
 
 def settings(job: Job, options: Fields) -> Delivery:
     """How to reach the model; what the options say of files becomes the job's."""
@@ -2060,22 +2068,24 @@ async def fetch_models(
 async def fetch_prices(endpoints: Sequence[str]) -> list[Fields]:
     """Prices that fal names: {"endpoint_id", "unit_price", "unit", "currency"} each."""
     async with platform(api_key()) as client:
-        found = {row["endpoint_id"]: row for row in await priced(client, endpoints)}
-    missing = [f"fal names no price of {name}" for name in endpoints if name not in found]
+        found = await priced(client, endpoints)
+    known = {row["endpoint_id"] for row in found}
+    missing = [f"fal names no price of {name}" for name in endpoints if name not in known]
     if not found:
         hint = f"It may stand on the model's page, https://fal.ai/models/{endpoints[0]}"
         raise Failure("not_found", "; ".join(missing), hint=hint)
     for text in missing:
         note(text)
-    return [found[name] for name in dict.fromkeys(endpoints) if name in found]
+    return sorted(found, key=lambda row: endpoints.index(row["endpoint_id"]))
 
 
 async def priced(client: httpx.AsyncClient, endpoints: Sequence[str]) -> list[Fields]:
-    rows = await pages(client, PRICES_URL, "prices", endpoint_id=list(endpoints))
+    rows = await pages(client, PRICES_URL, "prices", endpoint_id=list(dict.fromkeys(endpoints)))
+    known = [row for row in rows if row.get("endpoint_id") in endpoints]
     return [
         row
-        for row in rows
-        if row.get("endpoint_id") in endpoints and row.get("unit_price") is not None
+        for number, row in enumerate(known)
+        if row.get("unit_price") is not None and row not in known[:number]
     ]
 
 
@@ -2571,7 +2581,7 @@ LIMITS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], bool], str]] 
 # By fal's name for what it bills, without a plural s: the arguments that tell how much of it a
 # job takes, and how much where neither they nor the model's defaults tell.
 UNITS: dict[str, tuple[tuple[str, ...], float]] = {
-    "image": (NAMES["num_images"], 1),
+    "image": ((*NAMES["num_images"], "max_images"), 1),
     "second": (LENGTHS, 0),
 }
 
@@ -2592,13 +2602,13 @@ async def estimated(endpoint: str, fits: Sequence[Fit]) -> Fields:
             asked = priced(client, [endpoint]), client.post(f"{PRICES_URL}/estimate", json=body)
             async with time_limit(soon(10)):
                 rows, answer = await asyncio.gather(*asked)
-            history = round(dollars(answer.raise_for_status().json(), "total_cost"), 9)
+            history = dollars(answer.raise_for_status().json(), "total_cost")
             if not rows:
                 raise Failure("not_found", "fal names no price")
-            costs = {"historical price": history, **by_unit(rows[0], fits)}
+            row = max(rows, key=lambda one: dollars(one, "unit_price"))
+            costs = {**by_history(row, fits, history), **by_unit(row, fits, history)}
+            costs = {basis: round(cost, 9) for basis, cost in costs.items()}  # 3 x 0.1 is 0.3
             basis = max(costs, key=costs.__getitem__)
-            if not costs[basis] and dollars(rows[0], "unit_price"):
-                raise Failure("not_found", "fal has no history of it")
     except Failure as failure:
         said = f"the price of {jobs} job(s) of {endpoint} is not known: {failure.message}"
         retry = failure.retryable
@@ -2606,20 +2616,40 @@ async def estimated(endpoint: str, fits: Sequence[Fit]) -> Fields:
     return {"jobs": jobs, "total_cost": costs[basis], "currency": "USD", "basis": basis}
 
 
-def by_unit(price: Arguments, fits: Sequence[Fit]) -> dict[str, float]:
+def unit_of(price: Arguments) -> str:
+    return str(price.get("unit")).strip().lower().removesuffix("s")
+
+
+def by_history(price: Arguments, fits: Sequence[Fit], history: float) -> dict[str, float]:
+    """What as many calls did cost; more if more than one image is asked for of each, unless the
+    price of an image tells that better.
+    """
+    images = sum(told(it, *UNITS["image"]) for it in fits)
+    if images <= len(fits) or unit_of(price) == "image":
+        return {"historical price": history}
+    return {f"historical price x {images:.12g} images": history / len(fits) * images}
+
+
+def by_unit(price: Arguments, fits: Sequence[Fit], history: float) -> dict[str, float]:
     """What the arguments come to, as far as they tell how much of the price's unit they take."""
-    unit = str(price.get("unit")).strip().lower().removesuffix("s")
-    each, (names, least) = dollars(price, "unit_price"), UNITS.get(unit, ((), 0))
-    quantity = sum(told(it, names, least) for it in fits)
-    cost = round(quantity * each, 9)  # 3 times 0.1 is no more than 0.3
-    return {f"{quantity:.12g} x {each:.12g} USD per {unit}": cost}
+    unit, each = unit_of(price), dollars(price, "unit_price")
+    quantities = [told(it, *UNITS.get(unit, ((), 0))) for it in fits]
+    if each and not (history or all(quantities)):
+        raise Failure("not_found", "fal has no history of it")
+    return {f"{sum(quantities):.12g} x {each:.12g} USD per {unit}": sum(quantities) * each}
 
 
 def told(it: Fit, names: Iterable[str], least: float) -> float:
-    """The number that the first of the names has in the arguments, or by the model's default."""
+    """The largest number that the names have in the arguments, or by the model's defaults."""
     fields = {name: field for name, field in it.fields.items() if isinstance(field, dict)}
-    values = [it.arguments.get(name, fields.get(name, {}).get("default")) for name in names]
-    return next((one for one in map(in_seconds, values) if one is not None), least)
+    found = []
+    for name in names:
+        value = it.arguments.get(name, fields.get(name, {}).get("default"))
+        number = as_number(value) if as_number(value) is not None else in_seconds(value)
+        if number is None and name in it.arguments:
+            raise Failure("unexpected_answer", f"{name} is no number: {json.dumps(value)[:80]}")
+        found += [] if number is None else [number]
+    return max(found, default=least)
 
 
 def dollars(row: Arguments, name: str) -> float:
@@ -2931,11 +2961,22 @@ def is_file(text: str, field: str, name: str, about: Mapping[Any, Any]) -> bool:
         return True
     if name == "url" and about.keys() & {"content_type", "file_name", "file_size"}:
         return text != ""
+    if not is_link(text) or re.match(r"https?://[\w.-]+\.fal\.media/", text, re.I):
+        return is_link(text)
     label = next((part for part in reversed(field.split(".")) if not part.isdigit()), "")
-    word = re.sub(r"_?urls?$", "", label).rpartition("_")[2]
-    named = name.lower().endswith(("url", "urls")) or re.fullmatch(FILE_WORDS, word)
+    word = re.sub(r"(_?url|_uri|_link)s?$", "", label, flags=re.I).rpartition("_")[2]
+    named = not word or name.endswith("urls") or re.fullmatch(FILE_WORDS, word, re.I)
     page = re.fullmatch(PAGE_WORDS, word) or re.search(r"\.html?($|[?#])", text, re.I)
-    return bool(is_link(text) and named and not page)
+    return bool(named and not page)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from texts(item)
 
 
 class Saved(list):  # type: ignore[type-arg]
@@ -2954,8 +2995,25 @@ def saved_paths(document: Any) -> list[str]:
 def kept_files(job: Job, target: Target) -> list[Fields]:
     """What an earlier run saved at the same place, if it is there still."""
     place, files = job.saved or ("", [])
-    there = place == target.text and all(os.path.isfile(file["path"]) for file in files)
+    there = place == target.text and all(size_of(file["path"]) == file["bytes"] for file in files)
     return list(files) if there else []
+
+
+def size_of(path: str) -> int:
+    return os.path.getsize(path) if os.path.isfile(path) else -1
+
+
+def fetch_again(job: Job, saving: Saving, target: Target, saved: Sequence[Any]) -> str | None:
+    """The command that fetches the files of a job as this one would have."""
+    if not job.request_id:
+        return None
+    where = target.text if job.index is None else target.text.replace("{index}", str(job.index))
+    if target.file and saved:  # which has the name now
+        where = os.path.join(os.path.dirname(where), "") or "./"
+    words = ["result", "--model", job.model, "--request-id", job.request_id, "--output", where]
+    switches = {"--overwrite": saving.overwrite, "--metadata": saving.metadata}
+    words += [name for name, wanted in switches.items() if wanted]
+    return f"Fetch them again: {command_line(*words)}"
 
 
 async def save_media(job: Job, response: Any) -> Any:
@@ -2969,10 +3027,10 @@ async def save_media(job: Job, response: Any) -> Any:
     saved += kept_files(job, target)
     if saved:
         return document
-    sent, known = repr(job.arguments), set()
+    sent, known = set(texts(job.arguments)), set()
     async with httpx.AsyncClient(timeout=60) as client:
         for media in find_media(response):
-            if media.source in known or repr(media.source) in sent:
+            if media.source in known or media.source in sent:
                 continue
             known.add(media.source)
             try:
@@ -2982,11 +3040,8 @@ async def save_media(job: Job, response: Any) -> Any:
                 told = {"message": failure.message, "type": failure.type}
                 lost.append({"field": redact(short_url(media))[:500], **told})
     if lost:
-        hint, message = None, f"{len(lost)} of {len(known)} files could not be saved"
-        if job.request_id:
-            place = ("--model", job.model, "--request-id", job.request_id)
-            again = command_line("result", *place, "--output", target.text)
-            hint = f"Fetch them again: {again}"
+        message = f"{len(lost)} of {len(known)} files could not be saved"
+        hint = fetch_again(job, job.saving, target, saved)
         raise Failure("download_failed", message, hint=hint, details=lost)
     job.record("done", saved=[target.text, saved])
     return document
@@ -3001,7 +3056,8 @@ async def save_file(
     with contextlib.ExitStack() as stack:
         part = stack.enter_context(contextlib.closing(PartFile(target.folder, saving.max_bytes)))
         told = part.decode(media.source) if media.is_data else await fetch(client, media, part)
-        kinds = (media_type(part.head), told.strip().lower(), media.content_type)
+        part.finish(told)
+        kinds = (media_type(part.head), told, media.content_type)
         content_type = next((kind for kind in kinds if kind and kind != BINARY), BINARY)
         extension = extension_for(content_type, target.asked, media.name)
         facts = {"url": short_url(media, content_type), "field": media.field}
@@ -3011,10 +3067,15 @@ async def save_file(
         if saving.metadata:
             beside = stack.enter_context(contextlib.closing(PartFile(target.folder, sys.maxsize)))
             beside.write((json_text(origin(job, facts), 2) + "\n").encode())
+            beside.finish()
             parts[".meta.json" if extension == ".json" else ".json"] = beside
         paths = saving.claim(stem, *parts)
-        for one, path in zip(parts.values(), paths, strict=True):
-            one.keep(path)
+        try:
+            for one, path in zip(parts.values(), paths, strict=True):
+                one.keep(path)
+        except OSError as exc:
+            saving.release(paths)
+            raise Failure("write_failed", f"the file cannot be written: {words(exc)}") from exc
     if target.asked not in ("", extension):
         note(f"{target.text} is saved as {paths[0]}")
     return {"path": paths[0], "content_type": content_type, "bytes": part.size, **facts}
@@ -3058,7 +3119,7 @@ def name_values(media: Media, job: Job, number: int) -> dict[str, str]:
 
 def safe_name(text: str) -> str:
     """A text as a part of a file name: visible, no path, and no device of Windows'."""
-    name = shortened(re.sub(r"[^\w.-]+", "-", text[:200]), 80).strip("-.") or "none"
+    name = shortened(re.sub(r"[^\w.-]+", "-", redact(text)[:200]), 80).strip("-.") or "none"
     return f"_{name}" if re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.I) else name
 
 
@@ -3127,7 +3188,7 @@ async def fetch(client: httpx.AsyncClient, media: Media, part: PartFile) -> str:
             if backoff is None or not (failure and failure.retryable):
                 raise
         await asyncio.sleep(backoff)
-    return str(response.headers.get("content-type", "")).partition(";")[0]
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
 
 
 class PartFile:
@@ -3141,7 +3202,8 @@ class PartFile:
         self._restart()
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk, where closing writes what is left
+            self._file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
 
@@ -3162,7 +3224,12 @@ class PartFile:
     def begin(self, response: httpx.Response) -> None:
         """Go on where the answer does, or start over; refuse what is too large at once."""
         headers, status = response.headers, response.status_code
-        if status == 206 and headers.get("content-range", "").startswith(f"bytes {self.size}-"):
+        if (
+            headers.get("content-encoding", "identity") != "identity"
+        ):  # a few bytes may be gigabytes
+            raise Failure("unexpected_answer", "the file came packed, which was not asked for")
+        start = f"bytes {self.size}-"
+        if status == 206 and self.size and headers.get("content-range", "").startswith(start):
             total = headers["content-range"].rpartition("/")[2]
         else:
             self._restart()
@@ -3171,12 +3238,11 @@ class PartFile:
                 busy = status in (206, 408, 416, 425, 429) or status >= 500
                 message = f"{response.url.host} answered HTTP {status}"
                 raise Failure("http_error", message, retryable=busy)
-            plain = headers.get("content-encoding", "identity") == "identity"
             etag = headers.get("etag", "W/")
-            total = total if plain and "transfer-encoding" not in headers else ""
-            if plain and not etag.startswith("W/"):
+            total = "" if "transfer-encoding" in headers else total
+            if not etag.startswith("W/"):
                 self._resume = {"If-Range": etag}
-            elif plain and headers.get("accept-ranges") == "bytes":
+            elif headers.get("accept-ranges") == "bytes":
                 self._resume = {}
         self._total = int(total) if re.fullmatch(r"\d{1,18}", total) else None
         self._measure(self._total or 0)
@@ -3207,12 +3273,25 @@ class PartFile:
             return ""
         header, _, payload = source[5:].partition(",")
         raw = urls.unquote_to_bytes(payload)
-        self.write(base64.b64decode(raw) if header.lower().endswith(";base64") else raw)
+        try:
+            packed = header.lower().endswith(";base64")
+            self.write(base64.b64decode(b"".join(raw.split()), validate=True) if packed else raw)
+        except ValueError as exc:
+            raise Failure("unexpected_answer", f"the data URI is broken: {words(exc)}") from exc
         return header.partition(";")[0]
+
+    def finish(self, told: str = "") -> None:
+        """Put it on disk whole, unless it is none of what was asked for."""
+        if not self.size or (told == "text/html" and not media_type(self.head)):
+            what = "a web page came in its place" if self.size else "the file is empty"
+            raise Failure("unexpected_answer", what)
+        try:
+            self._file.close()
+        except OSError as exc:
+            raise Failure("write_failed", f"the file cannot be written: {words(exc)}") from exc
 
     def keep(self, path: str) -> None:
         """Give the file its name; a link of that name is replaced, not followed."""
-        self._file.close()
         os.replace(self._path, path)
 
 
@@ -3625,13 +3704,14 @@ class Console:
         self.notes: set[str] = set()
         self.media = False
         self.indent: int | None = 2
-        self.writing = self._writes = 0  # the number of the write under way
+        self.writing = False
         self._live = False
         self._lines, self._spoke, self._started = 0, 0.0, time.monotonic()
 
     def start(self) -> None:
         self.__init__()  # type: ignore[misc]
         self.quiet = False
+        sys.setrecursionlimit(10_000)  # answers may be nested as deep as json reads them
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed by whoever started Python
                 setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
@@ -3660,8 +3740,7 @@ class Console:
             raise Failure("output_failed", f"stdout cannot be written to: {exc}") from exc
 
     def _put(self, stream: Any, text: str) -> None:
-        self._writes += 1
-        self.writing = self._writes
+        self.writing = True
         try:
             stream.write(text)
             stream.flush()
@@ -3669,7 +3748,7 @@ class Console:
             silence(stream)
             raise
         finally:
-            self.writing = 0
+            self.writing = False
 
     def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
         if as_text:
@@ -3888,10 +3967,12 @@ async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
                 console.emit(line)
 
 
-def give_up(writing: int, number: int, frame: Any) -> None:
-    """End a write that takes longer than a second; nothing but an exception does."""
-    if console.writing == writing:
-        raise KeyboardInterrupt
+def is_stuck() -> bool:
+    """Whether stdout or stderr waits for a reader that does not read."""
+    streams = (sys.stdout, sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # no file, or Windows
+        return len(select.select([], streams, [], 0)[1]) < len(streams)
+    return False
 
 
 def leave_at_once() -> None:
@@ -3918,9 +3999,8 @@ def stopping_on_signals() -> Iterator[None]:
             leave_at_once()
         console.stopped = number
         loop.call_soon_threadsafe(task.cancel)  # type: ignore[union-attr]
-        if console.writing and hasattr(signal, "alarm"):  # perhaps to a reader that does not read
-            signal.signal(signal.SIGALRM, partial(give_up, console.writing))
-            signal.alarm(1)
+        if console.writing and is_stuck():  # only an exception ends a write
+            raise KeyboardInterrupt
 
     handlers = {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -3967,7 +4047,7 @@ def conclude(exc: BaseException) -> int:
             console.emit(document, console.indent, whole=True)
     except BrokenPipeError:
         silence(sys.stdout)
-    except Failure:
+    except (Failure, RecursionError):
         pass  # it says that stdout cannot be written to, and this failure came first
     console.fail(failure)
     return failure.exit

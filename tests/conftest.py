@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -147,6 +148,18 @@ def finished(child: subprocess.Popen[str], read: str = "") -> Outcome:
     stdout, stderr = child.communicate(timeout=30)
     assert "Traceback" not in stderr
     return Outcome(child.returncode, stdout, read + stderr)
+
+
+def small_disk(child_limit: int) -> Callable[[], None]:
+    """Lets no file of the process grow beyond so many bytes."""
+
+    def limit() -> None:
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (child_limit, child_limit))
+
+    return limit
 
 
 def is_look_up(request: Recorded) -> bool:

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SCRIPT, Cli, Outcome, Starter, finished, paid, read_until
+from conftest import SCRIPT, Cli, Outcome, Starter, finished, paid, read_until, small_disk
 from sandbox import Cut, Reply, Sandbox, Stall
 
 FLUX = "fal-ai/flux/schnell"
@@ -338,18 +338,6 @@ def test_a_reader_that_leaves_loses_no_result(fal: Sandbox, cli: Cli, start: Sta
     assert (done.status, set(by_prompt(done))) == (0, set(PROMPTS))
     ended = [job for job in fal.jobs.values() if not job.cancelled]
     assert sorted(job.arguments["prompt"] for job in ended) == sorted(PROMPTS)
-
-
-def small_disk(child_limit: int) -> Callable[[], None]:
-    """Lets no file of the process grow beyond so many bytes."""
-
-    def limit() -> None:
-        import resource
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (child_limit, child_limit))
-
-    return limit
 
 
 def test_what_cannot_be_recorded_is_not_sent(

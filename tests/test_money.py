@@ -213,10 +213,10 @@ def test_the_cents_are_exact(fal: Sandbox, cli: Cli) -> None:
     [
         ("image", 4, "4 x 1 USD per image"),
         (" Images", 4, "4 x 1 USD per image"),
-        ("megapixels", 2.5, "historical price"),
-        ("seconds", 2.5, "historical price"),
-        ("", 2.5, "historical price"),
-        ("None", 2.5, "historical price"),
+        ("megapixels", 10, "historical price x 4 images"),
+        ("seconds", 10, "historical price x 4 images"),
+        ("", 10, "historical price x 4 images"),
+        ("None", 10, "historical price x 4 images"),
     ],
 )
 def test_units(fal: Sandbox, cli: Cli, unit: str, cost: float, basis: str) -> None:
@@ -460,3 +460,49 @@ def test_prices_come_in_pages(fal: Sandbox, cli: Cli) -> None:
     done = cli("list-models", "--price", FLUX, KLING)
     assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == [FLUX, KLING]
     assert [request.query.get("cursor") for request in fal.requests] == [None, "Mg=="]
+
+
+# What makes a limit too generous
+
+
+@pytest.mark.parametrize("images", ['"+4"', '" 4 "', '"4e0"', "4"])
+def test_a_number_in_text_is_a_number(fal: Sandbox, cli: Cli, images: str) -> None:
+    extra = f'{{"num_images": {images}}}'
+    done = cli("submit-t2i", *T2I, "--extra-json", extra, "--max-cost", "0.17", "--no-schema")
+    assert (done.status, done.error["type"], paid(fal)) == (2, "over_budget", [])
+
+
+@pytest.mark.parametrize("images", ['"many"', "[4]", '{"a": 1}'])
+def test_a_number_that_cannot_be_read_has_no_price(fal: Sandbox, cli: Cli, images: str) -> None:
+    extra = f'{{"num_images": {images}}}'
+    done = cli("submit-t2i", *T2I, "--extra-json", extra, "--max-cost", "9", "--no-schema")
+    assert (done.status, done.error["type"], paid(fal)) == (2, "price_unknown", [])
+
+
+def test_four_images_cost_four_times_what_a_call_did(fal: Sandbox, cli: Cli) -> None:
+    """Whatever the unit is: nobody knows how many images the calls of the past made."""
+    fal_says(fal, price(0.025, "megapixels"), history(0.025))
+    done = cli("submit-t2i", *T2I, "--num-images", "4", "--max-cost", "0.03")
+    assert (done.status, done.error["type"], paid(fal)) == (2, "over_budget", [])
+
+
+def test_no_job_rides_along_with_one_that_has_a_price(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
+    fal_says(fal, price(0.39, "seconds", model=KLING), history(0))
+    rows = [{"image_url": A, "extra": {"duration": "5"}}, {"image_url": A}]
+    (tmp_path / "rows.txt").write_text("\n".join(map(json.dumps, rows)))
+    argv = ("--model", KLING, "--image-urls-file", "rows.txt", "--no-schema", "--max-cost", "9")
+    done = cli("batch-i2v", *argv, "--prompt", "Rain")
+    assert (done.status, done.error["type"], paid(fal)) == (2, "price_unknown", [])
+
+
+def test_of_several_prices_the_dearest_counts(fal: Sandbox, cli: Cli) -> None:
+    rows = [
+        {"endpoint_id": FLUX, "unit_price": cost, "unit": "image", "currency": "USD"}
+        for cost in (0.001, 5, 0.01)
+    ]
+    fal_says(fal, Reply(json={"prices": rows}), history(0.001))
+    done = cli("submit-t2i", *T2I, "--max-cost", "0.1")
+    assert (done.status, done.error["type"], paid(fal)) == (2, "over_budget", [])
+    assert cli("list-models", "--price", FLUX).stdout.count(FLUX) == 3
