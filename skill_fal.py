@@ -2885,6 +2885,7 @@ class Uploads:
     async def url(self, source: str) -> str:
         key = source_key(source)
         if key not in self._under_way:
+            # a task of its own: its session must not be CURRENT for what the job sends
             self._under_way[key] = asyncio.ensure_future(_maybe_upload(source))
         return await asyncio.shield(self._under_way[key])
 
