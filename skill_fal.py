@@ -745,7 +745,7 @@ IMAGE_TO_VIDEO = (
 )
 CHECKS = (
     request_flag("--dry-run", "print the request and send nothing"),
-    request_flag("--strict", "fail on flags that the model has not"),
+    request_flag("--strict", "fail on flags that the model lacks"),
     request_flag("--no-schema", "send the flags as they are, unchecked"),
     request_flag(
         "--max-cost USD", "send nothing if fal's estimate is above it, or unknown", positive
@@ -925,8 +925,8 @@ T2I = Task(
         argument_flag("--prompts TEXT", "one job each", plain_text, nargs="+", required=True),
         argument_flag(
             "--prompts-file FILE",
-            'a prompt a line, or JSON with flags of its own: {"prompt": "A cat", "seed": 7,'
-            ' "extra": {}}; - is stdin',
+            'a prompt a line, or JSON with the flags of one job, such as {"prompt": "A cat",'
+            ' "num_images": 2, "extra": {}}; - is stdin',
             partial(batch_file, TEXT_TO_IMAGE, "prompt"),
             dest="prompts",
         ),
@@ -950,8 +950,8 @@ I2V = Task(
         ),
         argument_flag(
             "--image-urls-file FILE",
-            'an image a line, or JSON with flags of its own: {"image_url": "a.png", "duration": 5,'
-            ' "extra": {}}; - is stdin',
+            'an image a line, or JSON with the flags of one job, such as {"image_url": "a.png",'
+            ' "duration": 5, "extra": {}}; - is stdin',
             partial(batch_file, IMAGE_TO_VIDEO, "image_url"),
             dest="image_urls",
         ),
