@@ -197,6 +197,8 @@ class Job:
     saving: Saving | None = None
     saved: Any = None  # where an earlier run saved which files
     hint: str | None = None  # for those who give it up
+    line: Mapping[str, Any] = {}  # what a batch prints of it in any case
+    lost: Sequence[str] = ()  # request ids of what a batch could not print
 
     def __init__(
         self,
@@ -1937,6 +1939,12 @@ def summary(jobs: Sequence[Job], tally: Mapping[str, int], estimate: Any) -> str
     return f"jobs: {', '.join(parts)}"
 
 
+AGAIN_HINT = (
+    "Repeating the command costs nothing for jobs that fal has; --retry-failed submits those that"
+    " failed again, --retry-unknown those in doubt, for money."
+)
+
+
 class Again:
     """What a batch does with jobs that its journal knows."""
 
@@ -1959,7 +1967,8 @@ class Again:
             asked = states["accepted"] + states["cancelled"]
             free = states["new"] + states["refused"]
             found = f"{states['done']} done, {asked} to look up, {states['sent']} in doubt"
-            note(f"journal: {found}, {free} to submit")
+            more = ", and again what has failed" if self.failed else ""
+            note(f"journal: {found}, {free} to submit{more}")
         return "Repeat the command: it goes on where it stopped." if self.journal else None
 
     async def settle(self, job: Job, submit: Callable[..., Awaitable[Any]]) -> Any:
@@ -1968,7 +1977,7 @@ class Again:
             async with fal_session(job):
                 return await save_media(job, job.response)
         if job.state == "sent" and not self.unknown:
-            said = "the command ended before fal's answer came: whether fal has the job is unknown"
+            said = "an earlier run did not hear fal's answer: whether fal has the job is unknown"
             hint = f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown."
             raise Failure("unknown_outcome", said, hint=hint)
         if job.state in ("accepted", "cancelled"):
@@ -1991,7 +2000,7 @@ async def batch_line(
     again: Again,
 ) -> Fields:
     """What is printed of a job: one job that fails takes no other with it."""
-    known = {"index": job.index, varied: job.arguments[varied]}
+    job.line = {"index": job.index, varied: job.arguments[varied]}
     outcome: Fields = {}
     async with slots:
         try:
@@ -2001,7 +2010,7 @@ async def batch_line(
             if failure.unprinted:
                 outcome = {"result": failure.unprinted[0]}
             outcome["error"] = failure.as_dict()
-    return {**known, "request_id": job.request_id, **outcome}
+    return {**job.line, "request_id": job.request_id, **outcome}
 
 
 async def as_they_end(
@@ -2017,22 +2026,22 @@ async def as_they_end(
             line = await ended
             end = "skipped" if line["index"] in kept else "done"
             tally["failed" if "error" in line else end] += 1
-            jobs[line["index"]].unprinted = ()
             yield line
+            jobs[line["index"]].unprinted = ()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         # what was paid for when the batch was stopped while files were being saved
+        left = [(job, document) for job in jobs for document in job.unprinted]
         batch.unprinted = [
-            {"index": job.index, "request_id": job.request_id, "result": document}
-            for job in jobs
-            for document in job.unprinted
+            {**job.line, "request_id": job.request_id, "result": document} for job, document in left
         ]
+        batch.lost = [str(job.request_id) for job, _ in left]
         batch.progress.say(summary(jobs, tally, estimate))
     if failed := tally["failed"]:
         message = f"{failed} of {len(jobs)} jobs failed: see their lines"
-        raise Failure("batch_failed", message, hint=batch.hint)
+        raise Failure("batch_failed", message, hint=AGAIN_HINT if batch.hint else None)
 
 
 def catalog_text(rows: Any) -> str:
@@ -3012,7 +3021,11 @@ def fetch_again(job: Job, saving: Saving, target: Target, saved: Sequence[Any]) 
     if target.file and saved:  # which has the name now
         where = os.path.join(os.path.dirname(where), "") or "./"
     words = ["result", "--model", job.model, "--request-id", job.request_id, "--output", where]
-    switches = {"--overwrite": saving.overwrite, "--metadata": saving.metadata}
+    switches = {
+        "--overwrite": saving.overwrite,
+        "--metadata": saving.metadata,
+        "--media": saving.media,
+    }
     words += [name for name, wanted in switches.items() if wanted]
     return f"Fetch them again: {command_line(*words)}"
 
@@ -3027,7 +3040,10 @@ async def save_media(job: Job, response: Any) -> Any:
     job.unprinted, target = [document], job.saving.target
     saved += kept_files(job, target)
     if saved:
+        if job.saving.metadata:
+            note("files that an earlier run has saved get no metadata now")
         return document
+    job.hint = fetch_again(job, job.saving, target, ())
     sent, known = set(texts(job.arguments)), set()
     async with httpx.AsyncClient(timeout=60) as client:
         for media in find_media(response):
@@ -3501,8 +3517,8 @@ HINTS = {
     "download_failed": "The response is on stdout: fetch the URLs in it with another tool.",
     "not_a_stream": "Use subscribe-* for models that do not stream.",
     "content_policy_violation": "Reword the prompt, or use another picture.",
-    "over_budget": "Raise --max-cost, or ask for less; list-models --price compares models.",
-    "price_unknown": "Leave --max-cost out to go on without a limit.",
+    "over_budget": "Ask for less, or whoever pays for more; list-models --price compares models.",
+    "price_unknown": "Without --max-cost there is no limit: ask whoever pays.",
 }
 
 
@@ -3794,6 +3810,8 @@ class Console:
     def farewell(self) -> None:
         """What is worth knowing when the reader of stdout has left."""
         told = self.job_report()
+        if self.job.lost:
+            told += f"; not printed: {', '.join(self.job.lost)}"
         if self.quiet and self.job.request_id and not told:
             told = f"request id {self.job.request_id}"
         self.quiet = False
@@ -4041,6 +4059,8 @@ def conclude(exc: BaseException) -> int:
             console.line(line)
         failure = Failure("internal_error", f"a bug in {PROGRAM}: {words(exc)}")
     failure.about(console.job)
+    if console.running:
+        failure.request_id = console.running[0]
     failure.message += console.job_report()
     failure.doubt = failure.doubt or console.doubtful > 0
     try:

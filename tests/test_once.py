@@ -249,6 +249,33 @@ def test_a_reader_that_does_not_read_holds_nothing_up(fal: Sandbox, start: Start
     )
 
 
+def test_a_reader_that_leaves_a_batch_loses_no_job(
+    fal: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    flags = ("--model", FLUX, "--prompts", *"abcd", "--concurrency", "1", "--quiet")
+    argv = shlex.join([sys.executable, str(SCRIPT), "batch-t2i", *flags])
+    done = subprocess.run(
+        ["bash", "-c", f"{argv} | head -1; exit ${{PIPESTATUS[0]}}"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 141
+    assert [one for one in fal.jobs if one not in done.stdout + done.stderr] == []
+
+
+def test_what_is_not_cancelled_is_what_the_hint_is_about(fal: Sandbox, start: Starter) -> None:
+    fal.run_seconds = 60
+    child = start("batch-t2i", "--model", FLUX, "--prompts", "A cat", "--keep")
+    read = read_until(child, "in progress")
+    child.send_signal(signal.SIGINT)
+    done = finished(child, read)
+    (request_id,) = fal.jobs
+    assert f"result --model {FLUX} --request-id {request_id}" in done.error["hint"]
+
+
 @pytest.mark.parametrize("command", ["submit-t2i", "subscribe-t2i"])
 def test_a_reader_that_leaves_takes_no_request_id_with_it(
     fal: Sandbox, environment: dict[str, str], tmp_path: Path, command: str

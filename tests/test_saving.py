@@ -622,6 +622,22 @@ def test_the_way_to_fetch_it_again_is_that_of_the_command(
     assert len(list(tmp_path.glob("*.json"))) == 3
 
 
+def test_running_out_of_time_says_how_to_fetch_the_files(fal: Sandbox, cli: Cli) -> None:
+    fal.on("GET", "v3b.fal.media", "*", fal.always(Stall(60)))
+    argv = ("--prompt", "A cat", "--output", "out/", "--client-timeout", "3")
+    done = cli("subscribe-t2i", "--model", FLUX, *argv)
+    assert (done.status, done.json["downloaded_files"]) == (5, [])
+    assert "--output out/" in done.error["hint"]
+
+
+def test_a_batch_out_of_time_while_it_saves_prints_whole_lines(fal: Sandbox, cli: Cli) -> None:
+    fal.on("GET", "v3b.fal.media", "*", fal.always(Stall(60)))
+    argv = ("--prompts", "A cat", "--output", "out/", "--client-timeout", "3")
+    done = cli("batch-t2i", "--model", FLUX, *argv)
+    (line,) = done.lines
+    assert (done.status, set(line)) == (5, {"index", "prompt", "request_id", "result"})
+
+
 def test_a_file_of_a_batch_is_fetched_again_under_its_index(fal: Sandbox, cli: Cli) -> None:
     fal.on("GET", "v3b.fal.media", "*", Pass(), Reply(404))
     where = ("--output", "out/{index}.{ext}", "--concurrency", "1")
