@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -160,6 +161,27 @@ def small_disk(child_limit: int) -> Callable[[], None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (child_limit, child_limit))
 
     return limit
+
+
+@pytest.fixture
+def shell(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs skill_fal.py in a shell, followed by the rest of a line, such as a redirection; the
+    status is that of skill_fal.py."""
+
+    def run(argv: Sequence[str], rest: str) -> Outcome:
+        line = f"{shlex.join([sys.executable, str(SCRIPT), *argv])} {rest}"
+        done = subprocess.run(
+            ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "Traceback" not in done.stderr
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
 def is_look_up(request: Recorded) -> bool:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, SCRIPT, Cli, Starter, finished, paid, read_until
+from conftest import ROOT, Cli, Outcome, Starter, finished, paid, read_until
 from sandbox import Cut, Reply, Sandbox, Stall, nginx
 
 FLUX = "fal-ai/flux/dev"
@@ -250,19 +250,11 @@ def test_a_reader_that_does_not_read_holds_nothing_up(fal: Sandbox, start: Start
 
 
 def test_a_reader_that_leaves_a_batch_loses_no_job(
-    fal: Sandbox, environment: dict[str, str], tmp_path: Path
+    fal: Sandbox, shell: Callable[..., Outcome]
 ) -> None:
     flags = ("--model", FLUX, "--prompts", *"abcd", "--concurrency", "1", "--quiet")
-    argv = shlex.join([sys.executable, str(SCRIPT), "batch-t2i", *flags])
-    done = subprocess.run(
-        ["bash", "-c", f"{argv} | head -1; exit ${{PIPESTATUS[0]}}"],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 141
+    done = shell(("batch-t2i", *flags), "| head -1")
+    assert done.status == 141
     assert [one for one in fal.jobs if one not in done.stdout + done.stderr] == []
 
 
@@ -278,36 +270,17 @@ def test_what_is_not_cancelled_is_what_the_hint_is_about(fal: Sandbox, start: St
 
 @pytest.mark.parametrize("command", ["submit-t2i", "subscribe-t2i"])
 def test_a_reader_that_leaves_takes_no_request_id_with_it(
-    fal: Sandbox, environment: dict[str, str], tmp_path: Path, command: str
+    fal: Sandbox, shell: Callable[..., Outcome], command: str
 ) -> None:
-    argv = shlex.join([sys.executable, str(SCRIPT), command, *PROMPT, "--quiet"])
-    for sink, status in (("| true; exit ${PIPESTATUS[0]}", 141), ("> /dev/full", 1)):
-        done = subprocess.run(
-            ["bash", "-c", f"{argv} {sink}"],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert (done.returncode, "Traceback" in done.stderr) == (status, False)
+    for sink, status in (("| true", 141), ("> /dev/full", 1)):
+        done = shell((command, *PROMPT, "--quiet"), sink)
+        assert done.status == status
         assert list(fal.jobs)[-1] in done.stderr
 
 
-def test_a_file_that_is_lost_when_nobody_reads(
-    fal: Sandbox, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_file_that_is_lost_when_nobody_reads(fal: Sandbox, shell: Callable[..., Outcome]) -> None:
     fal.on("GET", "v3b.fal.media", "*", fal.always(Reply(404)))
-    argv = shlex.join([sys.executable, str(SCRIPT), "subscribe-t2i", *PROMPT, "--output", "d/"])
-    done = subprocess.run(
-        ["bash", "-c", f"{argv} | true; exit ${{PIPESTATUS[0]}}"],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert shell(("subscribe-t2i", *PROMPT, "--output", "d/"), "| true").status == 1
 
 
 @pytest.mark.parametrize(
