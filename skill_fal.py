@@ -2754,6 +2754,8 @@ class Journal:
 
     def attach(self, job: Job, endpoint: str) -> None:
         """Set a job to where the journal has it; what it becomes is recorded from then on."""
+        if self._file < 0:
+            return
         asked = job.arguments
         content = json.dumps([endpoint, with_media(file_digest, asked)], sort_keys=True)
         name = hashlib.sha256(content.encode()).hexdigest()[:32]
@@ -2777,8 +2779,6 @@ class Journal:
 
     def _write(self, step: Fields) -> None:
         """Put a line on disk, whole or not at all."""
-        if self._file < 0:
-            return
         line = f"{json_text(step)}\n".encode(errors="backslashreplace")
         end = os.lseek(self._file, 0, os.SEEK_END)
         try:
