@@ -17,12 +17,13 @@ What nobody has seen fal do, or of which sources disagree, is marked [?] where i
 """
 
 from sandbox.jobs import Job, Latency
-from sandbox.scripting import Always, Cut, Pass, Recorded, Reply, Stall, nginx
+from sandbox.scripting import Always, Cut, Hold, Pass, Recorded, Reply, Stall, nginx
 from sandbox.server import Sandbox
 
 __all__ = [
     "Always",
     "Cut",
+    "Hold",
     "Job",
     "Latency",
     "Pass",

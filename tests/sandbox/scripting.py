@@ -36,7 +36,7 @@ class Recorded:
     headers: Mapping[str, str]
     body: bytes = b""
     messages: list[Json] = field(default_factory=list)
-    at: float = field(default_factory=time.time)
+    at: float = field(default_factory=lambda: time.time())
 
     @classmethod
     def from_scope(cls, scope: Scope, body: bytes) -> Recorded:
@@ -68,6 +68,13 @@ class Stall:
     """Answer as usual, `seconds` late."""
 
     seconds: float
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Answer as usual, as soon as the condition holds."""
+
+    until: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class Always:
     action: Action
 
 
-Action = Pass | Stall | Reply | Cut
+Action = Pass | Stall | Hold | Reply | Cut
 
 
 def nginx(status: int) -> Reply:
@@ -209,14 +216,22 @@ class ScriptedApp:
         if isinstance(action, Reply):
             await send_reply(action.response(), scope, receive, send)
             return
-        if isinstance(action, Stall):
-            await asyncio.sleep(action.seconds)
+        if isinstance(action, Stall | Hold):
+            await self._delay(action, request)
             if not self._script.remembers(request):
                 return
         if isinstance(action, Cut):
             await self._cut(action, request, scope, receive, send)
             return
         await self._answer(request, scope, receive, send)
+
+    async def _delay(self, action: Stall | Hold, request: Recorded) -> None:
+        if isinstance(action, Stall):
+            await asyncio.sleep(action.seconds)
+            return
+        # Nobody tells when the condition begins to hold.
+        while self._script.remembers(request) and not action.until():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
     async def _answer(self, request: Recorded, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the stand-in answer; a mistake in it shows up as an unexpected request."""
