@@ -6,20 +6,32 @@ import json
 import os
 import shlex
 import signal
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
 from PIL import Image
-from sandbox import Sandbox
+from sandbox import Sandbox, jobs, scripting
 from sandbox.scripting import Recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "skill_fal.py"
+
+# How most tests run skill_fal.py: Python keeps the bytecode of a module, and compiles a script anew
+# each time. A warning is an error.
+SKILL = (sys.executable, "-P", "-W", "error", "-m", "skill_fal")
+
+PATIENCE = 120.0  # seconds until a test gives up on what hangs
+
+# Longer than the tests take: the sandbox acts when it is over, and must not do so in another test.
+FOR_EVER = 3600.0
 
 
 @dataclass
@@ -70,25 +82,93 @@ def fal(sandbox: Sandbox) -> Iterator[Sandbox]:
     assert sandbox.unexpected == []
 
 
+@pytest.fixture(scope="session")
+def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where Python keeps bytecode, for all the processes that run the tests side by side."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bytecode"
+
+
 @pytest.fixture
-def environment(sandbox: Sandbox, tmp_path: Path) -> dict[str, str]:
+def environment(sandbox: Sandbox, tmp_path: Path, bytecode: Path) -> dict[str, str]:
     """Built, not inherited: no key, proxy or home of whoever runs the tests."""
-    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **sandbox.env}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "PYTHONPYCACHEPREFIX": str(bytecode),
+        **importing(),
+        **sandbox.env,
+    }
+
+
+def importing(*folders: Path) -> dict[str, str]:
+    """The variable that lets Python import from the folders, and skill_fal."""
+    return {"PYTHONPATH": os.pathsep.join(map(str, (*folders, ROOT)))}
+
+
+STILL, LEAP, FLY = range(3)
+
+
+class Clock:
+    """The time by which the sandbox's jobs go, and the processes that get `env`.
+
+    It stands still at first. When it leaps, waits take no time if no answer of fal's is to come;
+    when it flies, none does. See clock/sitecustomize.py.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.write_bytes(struct.pack("ddd", time.time(), 0.0, STILL))
+
+    def env(self, mode: int = STILL, jump: float = 0.0) -> dict[str, str]:
+        """For a process that goes by the clock, which then runs in this mode."""
+        self.set(mode)
+        folder = Path(__file__).with_name("clock")
+        return {**importing(folder), "CLOCK": str(self._path), "CLOCK_JUMP": str(jump)}
+
+    def set(self, mode: int) -> None:
+        self._write(2, mode)
+
+    def advance(self, seconds: float) -> None:
+        """Set it forward, while no process does so."""
+        self._write(1, self._read()[1] + seconds)
+
+    def now(self) -> float:
+        began, passed, _ = self._read()
+        return began + passed
+
+    def _read(self) -> tuple[float, float, float]:
+        began, passed, mode = struct.unpack("ddd", self._path.read_bytes())
+        return began, passed, mode
+
+    def _write(self, field: int, value: float) -> None:
+        with self._path.open("r+b") as file:
+            file.seek(8 * field)
+            file.write(struct.pack("d", value))
+
+
+@pytest.fixture
+def clock(fal: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock of the test's own, which the sandbox goes by as well."""
+    clock = Clock(tmp_path.with_name(f"{tmp_path.name}.clock"))
+    for module in (jobs, scripting):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=clock.now))
+    return clock
 
 
 @pytest.fixture
 def cli(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Cli:
-    """Runs skill_fal.py in tmp_path; a warning in it is an error."""
+    """Runs skill_fal.py in tmp_path."""
 
     def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
-            [sys.executable, "-W", "error", str(SCRIPT), *argv],
+            [*SKILL, *argv],
             input=data,
             env={**environment, **(env or {})},
             cwd=tmp_path,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         stdout, stderr = done.stdout.decode(), done.stderr.decode()
         assert "Traceback" not in stderr
@@ -107,7 +187,10 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-Starter = Callable[..., "subprocess.Popen[str]"]
+class Starter(Protocol):
+    def __call__(
+        self, *argv: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]: ...
 
 
 @pytest.fixture
@@ -115,11 +198,12 @@ def start(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Iterator
     """Starts skill_fal.py and leaves it running; whatever is left at the end is killed."""
     children: list[subprocess.Popen[str]] = []
 
-    def run(*argv: str) -> subprocess.Popen[str]:
+    def run(*argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         child = subprocess.Popen(
-            [sys.executable, "-W", "error", str(SCRIPT), *argv],
-            env=environment,
+            [*SKILL, *argv],
+            env={**environment, **(env or {})},
             cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -134,6 +218,31 @@ def start(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Iterator
         child.communicate()
 
 
+class Late(Protocol):
+    def __call__(self, *argv: str, once: Callable[[Recorded], bool]) -> Outcome: ...
+
+
+@pytest.fixture
+def late(fal: Sandbox, start: Starter, clock: Clock) -> Late:
+    """Runs skill_fal.py; its time stands still until such a request has come, then it flies."""
+
+    def run(*argv: str, once: Callable[[Recorded], bool]) -> Outcome:
+        child = start(*argv, env=clock.env(STILL))
+        wait_for(lambda: any(map(once, list(fal.requests))), child)
+        clock.set(FLY)
+        return finished(child)
+
+    return run
+
+
+def wait_for(condition: Callable[[], bool], child: subprocess.Popen[str] | None = None) -> None:
+    """Wait until something has happened, or is not going to since the child has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition() and (child is None or child.poll() is None):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def read_until(child: subprocess.Popen[str], text: str) -> str:
     """The stderr of a process up to the line that holds the text."""
     assert child.stderr is not None
@@ -146,7 +255,7 @@ def read_until(child: subprocess.Popen[str], text: str) -> str:
 
 
 def finished(child: subprocess.Popen[str], read: str = "") -> Outcome:
-    stdout, stderr = child.communicate(timeout=30)
+    stdout, stderr = child.communicate(timeout=PATIENCE)
     assert "Traceback" not in stderr
     return Outcome(child.returncode, stdout, read + stderr)
 
@@ -169,14 +278,14 @@ def shell(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Callable
     status is that of skill_fal.py."""
 
     def run(argv: Sequence[str], rest: str) -> Outcome:
-        line = f"{shlex.join([sys.executable, str(SCRIPT), *argv])} {rest}"
+        line = f"{shlex.join([*SKILL, *argv])} {rest}"
         done = subprocess.run(
             ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
             env=environment,
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert "Traceback" not in done.stderr
         return Outcome(done.returncode, done.stdout, done.stderr)

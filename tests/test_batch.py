@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Cli, paid
-from sandbox import Latency, Reply, Sandbox, Stall
+from conftest import LEAP, Cli, Clock, paid
+from sandbox import Hold, Latency, Reply, Sandbox
+from sandbox.scripting import Recorded
 
 FLUX = "fal-ai/flux/schnell"
 RUNWAY = "fal-ai/runway-gen3/turbo/image-to-video"
@@ -49,10 +50,9 @@ def test_a_refused_submission_is_a_line_too(fal: Sandbox, cli: Cli) -> None:
     assert failed[0]["request_id"] is None
 
 
-def test_lines_come_as_jobs_end(fal: Sandbox, cli: Cli) -> None:
-    done = cli(
-        "batch-t2i", "--model", FLUX, "--prompts", "[slow]", "A boat", "--client-timeout", "4"
-    )
+def test_lines_come_as_jobs_end(fal: Sandbox, cli: Cli, clock: Clock) -> None:
+    argv = ("--model", FLUX, "--prompts", "[slow]", "A boat", "--client-timeout", "4")
+    done = cli("batch-t2i", *argv, env=clock.env(LEAP))
     assert (done.status, done.error["type"]) == (5, "timeout")
     assert [line["prompt"] for line in done.lines] == ["A boat"]
     assert {job.arguments["prompt"]: job.cancelled for job in fal.jobs.values()} == {
@@ -61,10 +61,10 @@ def test_lines_come_as_jobs_end(fal: Sandbox, cli: Cli) -> None:
     }
 
 
-def test_concurrency_bounds_what_is_under_way(fal: Sandbox, cli: Cli) -> None:
-    fal.latencies[FLUX] = Latency(queue_seconds=0, run_seconds=0.3)
+def test_concurrency_bounds_what_is_under_way(fal: Sandbox, cli: Cli, clock: Clock) -> None:
+    fal.latencies[FLUX] = Latency(run_seconds=0.3)
     argv = ("--model", FLUX, "--prompts", *map(str, range(1, 7)), "--concurrency", "2")
-    assert cli("batch-t2i", *argv).status == 0
+    assert cli("batch-t2i", *argv, env=clock.env(LEAP)).status == 0
     jobs = sorted(fal.jobs.values(), key=lambda job: job.submitted_at)
     for earlier, later in zip(jobs, jobs[2:], strict=False):
         assert later.submitted_at >= earlier.submitted_at + 0.3
@@ -83,14 +83,17 @@ def test_the_same_picture_is_uploaded_once(fal: Sandbox, cli: Cli, photo: Path) 
 
 
 def test_pictures_are_uploaded_side_by_side(fal: Sandbox, cli: Cli, photo: Path) -> None:
-    """The second arrives while the first still waits for its answer."""
+    """Neither is answered before the other has arrived."""
     photo.with_name("other.jpg").write_bytes(photo.read_bytes())
-    fal.on("POST", "v3.fal.media", "/files/upload", Stall(1), Stall(1))
+
+    def uploads() -> list[Recorded]:
+        return [request for request in fal.requests if request.path == "/files/upload"]
+
+    both = Hold(lambda: len(uploads()) == 2)
+    fal.on("POST", "v3.fal.media", "/files/upload", both, both)
     sources = ("photo.jpg", "other.jpg")
     done = cli("batch-i2v", "--model", RUNWAY, "--image-urls", *sources, "--prompt", "Rain")
-    assert done.status == 0
-    first, second = (r.at for r in fal.requests if r.path == "/files/upload")
-    assert second < first + 1
+    assert (done.status, len(uploads())) == (0, 2)
 
 
 def test_nothing_is_sent_when_one_picture_is_missing(fal: Sandbox, cli: Cli, photo: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
+from conftest import FOR_EVER, Cli, Late
 from PIL import Image
 from sandbox import Reply, Sandbox, Stall
 
@@ -242,9 +242,9 @@ def test_a_lost_file_loses_no_result(fal: Sandbox, cli: Cli) -> None:
     assert [detail["field"] for detail in done.error["details"]] == [done.json["images"][0]["url"]]
 
 
-def test_running_out_of_time_while_saving_loses_no_result(fal: Sandbox, cli: Cli) -> None:
-    fal.on("GET", "*.fal.media", "*", fal.always(Stall(30)))
-    flags = ("--model", FLUX, "--prompt", "A cat", "--output", "cats/", "--client-timeout", "2")
-    done = cli("subscribe-t2i", *flags)
+def test_running_out_of_time_while_saving_loses_no_result(fal: Sandbox, late: Late) -> None:
+    fal.on("GET", "*.fal.media", "*", fal.always(Stall(FOR_EVER)))
+    flags = ("--model", FLUX, "--prompt", "A cat", "--output", "cats/", "--client-timeout", "5")
+    done = late("subscribe-t2i", *flags, once=lambda request: "fal.media" in request.host)
     assert (done.status, done.error["type"]) == (5, "timeout")
     assert done.json["images"]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Cli, paid, sent
+from conftest import LEAP, Cli, Clock, paid, sent
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox
 
@@ -156,14 +156,15 @@ def test_rush_is_sent_as_normal_and_says_so(fal: Sandbox, cli: Cli) -> None:
     )
 
 
-def test_progress_says_each_thing_once(fal: Sandbox, cli: Cli) -> None:
+def test_progress_says_each_thing_once(fal: Sandbox, cli: Cli, clock: Clock) -> None:
     """fal shows the last three log lines at each look; all of them come out, in order, once."""
     fal.latencies[FLUX] = Latency(queue_seconds=0.6, run_seconds=1.2)
-    done = cli("subscribe-t2i", "--model", FLUX, "--prompt", "A cat")
+    done = cli("subscribe-t2i", "--model", FLUX, "--prompt", "A cat", env=clock.env(LEAP))
     said = done.stderr.splitlines()
     assert len(said) == len(set(said))
     states = [line for line in said if not line.startswith("| ")]
     assert states[1:] == [
+        "in queue, 3 ahead",
         "in queue, 2 ahead",
         "in queue, 1 ahead",
         "in queue",

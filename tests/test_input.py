@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SCRIPT, Cli, Outcome, sent
+from conftest import SKILL, Cli, Outcome, sent
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sandbox import Sandbox
@@ -294,7 +293,7 @@ def test_bad_prompts_of_a_batch(fal: Sandbox, cli: Cli, flags: tuple[str, ...]) 
 def test_a_prompt_that_is_not_utf_8(
     fal: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    command = [os.fsencode(word) for word in (sys.executable, SCRIPT, *SUBMIT[:-1])]
+    command = [os.fsencode(word) for word in (*SKILL, *SUBMIT[:-1])]
     done = subprocess.run(
         [*command, b"caf\xe9"], env=environment, cwd=tmp_path, capture_output=True, timeout=60
     )

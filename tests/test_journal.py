@@ -6,14 +6,27 @@ import json
 import random
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SCRIPT, Cli, Outcome, Starter, finished, paid, read_until, small_disk
+from conftest import (
+    FOR_EVER,
+    LEAP,
+    PATIENCE,
+    SKILL,
+    Cli,
+    Clock,
+    Outcome,
+    Starter,
+    finished,
+    paid,
+    read_until,
+    small_disk,
+    wait_for,
+)
 from sandbox import Cut, Reply, Sandbox, Stall
 
 FLUX = "fal-ai/flux/schnell"
@@ -237,10 +250,10 @@ def test_a_run_that_goes_on_says_what_it_found(fal: Sandbox, cli: Cli) -> None:
 
 
 def test_interrupted_jobs_run_when_the_batch_goes_on(
-    fal: Sandbox, cli: Cli, start: Starter
+    fal: Sandbox, cli: Cli, start: Starter, clock: Clock
 ) -> None:
-    fal.run_seconds = 60
-    child = start("batch-t2i", *JOURNAL, "--prompts", "A cat")
+    fal.run_seconds = FOR_EVER
+    child = start("batch-t2i", *JOURNAL, "--prompts", "A cat", env=clock.env())
     read = read_until(child, "in progress")
     child.send_signal(signal.SIGINT)
     assert finished(child, read).status == 130
@@ -249,14 +262,15 @@ def test_interrupted_jobs_run_when_the_batch_goes_on(
     assert (done.status, [job.cancelled for job in fal.jobs.values()]) == (0, [True, False])
 
 
-def test_a_kept_job_is_picked_up(fal: Sandbox, cli: Cli, start: Starter) -> None:
+def test_a_kept_job_is_picked_up(fal: Sandbox, cli: Cli, start: Starter, clock: Clock) -> None:
     fal.run_seconds = 2
-    child = start("batch-t2i", *JOURNAL, "--prompts", "A cat", "--keep")
+    child = start("batch-t2i", *JOURNAL, "--prompts", "A cat", "--keep", env=clock.env())
     read = read_until(child, "in progress")
     child.send_signal(signal.SIGINT)
     assert finished(child, read).status == 130
-    done = cli("batch-t2i", *JOURNAL, "--prompts", "A cat")
+    done = cli("batch-t2i", *JOURNAL, "--prompts", "A cat", env=clock.env(LEAP))
     assert (done.status, len(paid(fal))) == (0, 1)
+    assert "in progress" in done.stderr
 
 
 @pytest.mark.parametrize("end", ["last", "second"])
@@ -313,7 +327,7 @@ def test_a_place_where_no_journal_can_be(fal: Sandbox, cli: Cli, place: str) -> 
 
 
 def test_two_processes_on_one_journal(fal: Sandbox, cli: Cli, start: Starter) -> None:
-    fal.run_seconds = 60
+    fal.run_seconds = FOR_EVER
     child = start("batch-t2i", *JOURNAL, "--prompts", "A cat")
     read = read_until(child, "in progress")
     done = cli("batch-t2i", *JOURNAL, "--prompts", "A cat", "A dog")
@@ -333,7 +347,7 @@ def test_a_reader_that_leaves_loses_no_result(fal: Sandbox, cli: Cli, start: Sta
     assert child.stdout is not None
     child.stdout.readline()
     child.stdout.close()
-    assert child.wait(30) == 141
+    assert child.wait(PATIENCE) == 141
     done = cli("batch-t2i", *JOURNAL, "--prompts", *PROMPTS)
     assert (done.status, set(by_prompt(done))) == (0, set(PROMPTS))
     ended = [job for job in fal.jobs.values() if not job.cancelled]
@@ -343,14 +357,14 @@ def test_a_reader_that_leaves_loses_no_result(fal: Sandbox, cli: Cli, start: Sta
 def test_what_cannot_be_recorded_is_not_sent(
     fal: Sandbox, environment: Mapping[str, str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, str(SCRIPT), "batch-t2i", *JOURNAL, "--prompts", *PROMPTS]
+    command = [*SKILL, "batch-t2i", *JOURNAL, "--prompts", *PROMPTS]
     done = subprocess.run(
         [*command, "--concurrency", "1", "--no-schema"],
-        env=environment,
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},  # or it is cut as well
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         preexec_fn=small_disk(200),
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -361,33 +375,15 @@ def test_what_cannot_be_recorded_is_not_sent(
     assert [step["state"] for step in steps(tmp_path)] == ["sent"]
 
 
-def run_until_killed(
-    seconds: float, argv: tuple[str, ...], environment: Mapping[str, str], folder: Path
-) -> Outcome | None:
-    """The command's outcome, or None if it had to be killed after so many seconds."""
-    child = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *argv],
-        env=environment,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        stdout, stderr = child.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
-        return None
-    return Outcome(child.returncode, stdout, stderr)
-
-
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(3), ids=lambda seed: f"seed {seed}")
 def test_a_batch_that_is_killed_again_and_again(
-    fal: Sandbox, environment: dict[str, str], tmp_path: Path, seed: int
+    fal: Sandbox, cli: Cli, start: Starter, seed: int
 ) -> None:
     """Every prompt gets one result for one job, but for those whose submission was cut short:
     these are reported, and whoever looks at fal knows whether to submit them again.
+
+    Each run but the last is killed when fal has got some requests of it, which are too few for
+    twelve jobs, and mostly before fal has answered the last of them.
     """
     chance = random.Random(seed)
     fal.queue_seconds, fal.run_seconds = 0.05, 0.1
@@ -396,23 +392,28 @@ def test_a_batch_that_is_killed_again_and_again(
     argv = ("batch-t2i", *JOURNAL, "--prompts", *prompts, "--no-schema")
     kills, done = 0, None
     while done is None:
-        done = run_until_killed(chance.uniform(0.3, 0.9), argv, environment, tmp_path)
+        done = run_until_killed(start(*argv), fal, chance.randint(6, 20))
         kills += done is None
+    assert kills > 0
     accepted = Counter(job.arguments["prompt"] for job in fal.jobs.values())
     in_doubt = {line["prompt"] for line in done.lines if "error" in line}
-    assert kills > 0
     assert sorted(line["prompt"] for line in done.lines) == sorted(prompts)
     assert {line["error"]["type"] for line in done.lines if "error" in line} <= {"unknown_outcome"}
     assert {prompt: accepted[prompt] for prompt in prompts if prompt not in in_doubt} == {
         prompt: 1 for prompt in prompts if prompt not in in_doubt
     }
     assert all(accepted[prompt] <= 1 for prompt in in_doubt)
-    last = cli_outcome((*argv, "--retry-unknown"), environment, tmp_path)
+    last = cli(*argv, "--retry-unknown")
     assert (last.status, len({line["prompt"] for line in last.lines})) == (0, len(prompts))
     assert all("result" in line for line in last.lines)
 
 
-def cli_outcome(argv: tuple[str, ...], environment: Mapping[str, str], folder: Path) -> Outcome:
-    done = run_until_killed(60, argv, environment, folder)
-    assert done is not None
-    return done
+def run_until_killed(child: subprocess.Popen[str], fal: Sandbox, requests: int) -> Outcome | None:
+    """The outcome of a process, or None if it was killed, once fal has got so many requests."""
+    enough = len(fal.requests) + requests
+    wait_for(lambda: len(fal.requests) >= enough, child)
+    if len(fal.requests) < enough:
+        return finished(child)
+    child.kill()
+    child.communicate()
+    return None

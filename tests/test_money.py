@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, paid
+from conftest import FOR_EVER, LEAP, Cli, Clock, paid
 from sandbox import Cut, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
 
@@ -157,7 +157,7 @@ def test_a_model_that_costs_nothing(fal: Sandbox, cli: Cli) -> None:
 
 
 def test_one_question_that_fails_ends_the_other(fal: Sandbox, cli: Cli) -> None:
-    fal.on("POST", "api.fal.ai", "*/estimate", Stall(3600))
+    fal.on("POST", "api.fal.ai", "*/estimate", Stall(FOR_EVER))
     fal_says(fal, Reply(403, json={"error": {"message": "Not with this key"}}), None)
     done = cli("submit-t2i", *T2I, "--max-cost", "1")
     assert (done.status, done.error["type"], done.error["status"]) == (2, "price_unknown", 403)
@@ -370,9 +370,9 @@ def test_results_from_the_journal_are_skipped_and_not_billed(cli: Cli) -> None:
     assert last_line(cli(*argv).stderr) == "jobs: 0 done, 0 failed, 2 skipped"
 
 
-def test_the_sum_of_a_batch_that_is_given_up(fal: Sandbox, cli: Cli) -> None:
-    argv = ("--model", FLUX, "--prompts", "A", "[slow]", "--client-timeout", "2")
-    done = cli("batch-t2i", *argv)
+def test_the_sum_of_a_batch_that_is_given_up(cli: Cli, clock: Clock) -> None:
+    argv = ("--model", FLUX, "--prompts", "A", "[slow]", "--client-timeout", "5")
+    done = cli("batch-t2i", *argv, env=clock.env(LEAP))
     assert (done.status, last_line(done.stderr)) == (
         5,
         "jobs: 1 done, 0 failed, 0 skipped, 1 billable units",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 
-from conftest import Cli
+from conftest import Cli, Late
 from PIL import Image
 from sandbox import Cut, Reply, Sandbox
 
@@ -61,7 +61,7 @@ def test_a_connection_that_breaks(fal: Sandbox, cli: Cli) -> None:
     assert (done.status, done.stdout, done.error["type"]) == (4, "", "connection_lost")
 
 
-def test_running_out_of_time(fal: Sandbox, cli: Cli) -> None:
-    flags = ("--arguments-json", '{"prompt": "[slow]"}', "--client-timeout", "1")
-    done = cli("realtime", "--model", FLUX, *flags)
+def test_an_answer_that_does_not_come_in_time(late: Late) -> None:
+    flags = ("--arguments-json", '{"prompt": "[slow]"}', "--client-timeout", "5")
+    done = late("realtime", "--model", FLUX, *flags, once=lambda request: bool(request.messages))
     assert (done.status, done.stdout, done.error["type"]) == (5, "", "timeout")

@@ -10,13 +10,27 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from conftest import SCRIPT, Cli, Outcome, paid, small_disk
+from conftest import (
+    FLY,
+    FOR_EVER,
+    LEAP,
+    PATIENCE,
+    SKILL,
+    Cli,
+    Clock,
+    Late,
+    Outcome,
+    Starter,
+    finished,
+    paid,
+    small_disk,
+    wait_for,
+)
 from PIL import Image
 from sandbox import Cut, Latency, Pass, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
@@ -425,12 +439,12 @@ def test_a_full_disk_leaves_no_halves(
     fal.on("POST", "fal.run", "*", Reply(json={"images": [image()]}))
     argv = ("run-t2i", "--model", FLUX, "--prompt", "A cat", "--output", "out/cat.png")
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *argv, "--no-schema", *flags],
-        env=environment,
+        [*SKILL, *argv, "--no-schema", *flags],
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},  # or it is cut as well
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         preexec_fn=small_disk(limit),
     )
     sizes = [path.stat().st_size for path in (tmp_path / "out").iterdir()]
@@ -622,18 +636,22 @@ def test_the_way_to_fetch_it_again_is_that_of_the_command(
     assert len(list(tmp_path.glob("*.json"))) == 3
 
 
-def test_running_out_of_time_says_how_to_fetch_the_files(fal: Sandbox, cli: Cli) -> None:
-    fal.on("GET", "v3b.fal.media", "*", fal.always(Stall(60)))
-    argv = ("--prompt", "A cat", "--output", "out/", "--client-timeout", "3")
-    done = cli("subscribe-t2i", "--model", FLUX, *argv)
+def is_download(request: Recorded) -> bool:
+    return (request.method, request.host) == ("GET", "v3b.fal.media")
+
+
+def test_running_out_of_time_says_how_to_fetch_the_files(fal: Sandbox, late: Late) -> None:
+    fal.on("GET", "v3b.fal.media", "*", fal.always(Stall(FOR_EVER)))
+    argv = ("--prompt", "A cat", "--output", "out/", "--client-timeout", "5")
+    done = late("subscribe-t2i", "--model", FLUX, *argv, once=is_download)
     assert (done.status, done.json["downloaded_files"]) == (5, [])
     assert "--output out/" in done.error["hint"]
 
 
-def test_a_batch_out_of_time_while_it_saves_prints_whole_lines(fal: Sandbox, cli: Cli) -> None:
-    fal.on("GET", "v3b.fal.media", "*", fal.always(Stall(60)))
-    argv = ("--prompts", "A cat", "--output", "out/", "--client-timeout", "3")
-    done = cli("batch-t2i", "--model", FLUX, *argv)
+def test_a_batch_out_of_time_while_it_saves_prints_whole_lines(fal: Sandbox, late: Late) -> None:
+    fal.on("GET", "v3b.fal.media", "*", fal.always(Stall(FOR_EVER)))
+    argv = ("--prompts", "A cat", "--output", "out/", "--client-timeout", "5")
+    done = late("batch-t2i", "--model", FLUX, *argv, once=is_download)
     (line,) = done.lines
     assert (done.status, set(line)) == (5, {"index", "prompt", "request_id", "result"})
 
@@ -692,11 +710,24 @@ def test_every_answer_of_realtime_is_saved(fal: Sandbox, cli: Cli, tmp_path: Pat
             assert picture.size == (line["images"][0]["width"], line["images"][0]["height"])
 
 
-def test_realtime_prints_an_answer_once(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+class Slowing(Latency):
+    """Of an endpoint that answers at once, and then not at all."""
+
+    def __init__(self) -> None:
+        self._waits = iter([0.0, FOR_EVER])
+
+    @property
+    def run_seconds(self) -> float:  # type: ignore[override]
+        return next(self._waits)
+
+
+def test_realtime_prints_an_answer_once(fal: Sandbox, late: Late, tmp_path: Path) -> None:
     """Time runs out in the second round: the first is not told again."""
-    fal.latencies[FLUX] = Latency(run_seconds=1.2)
-    argv = ("--model", FLUX, "--arguments-json", ORB, "--rounds", "2", "--client-timeout", "2.2")
-    done = cli("realtime", *argv, "--output", "out/")
+    fal.latencies[FLUX] = Slowing()
+    argv = ("--model", FLUX, "--arguments-json", ORB, "--rounds", "2", "--client-timeout", "5")
+    done = late(
+        "realtime", *argv, "--output", "out/", once=lambda request: len(request.messages) == 2
+    )
     assert (done.status, len(done.lines), len(names(tmp_path / "out"))) == (5, 1, 1)
 
 
@@ -746,20 +777,28 @@ def test_a_lost_file_is_no_reason_to_pay_again(fal: Sandbox, cli: Cli) -> None:
     assert len(done.lines[0]["result"]["downloaded_files"]) == 1
 
 
-def test_nor_is_one_of_a_job_that_is_taken_up_again(fal: Sandbox, cli: Cli) -> None:
-    fal.latencies[FLUX] = Latency(run_seconds=2)
+def test_a_lost_file_of_a_job_that_is_taken_up_again_is_no_reason_to_pay_again(
+    fal: Sandbox, cli: Cli, clock: Clock
+) -> None:
+    fal.latencies[FLUX] = Latency(run_seconds=20)
     fal.on("GET", "v3b.fal.media", "*", Reply(404, text="gone"))
     argv = ("--model", FLUX, "--prompts", "a", "--journal", "j", "--output", "out/")
-    assert cli("batch-t2i", *argv, "--keep", "--client-timeout", "1").status == 5
-    done = cli("batch-t2i", *argv, "--retry-failed")
+    leaping = clock.env(LEAP)
+    assert cli("batch-t2i", *argv, "--keep", "--client-timeout", "5", env=leaping).status == 5
+    done = cli("batch-t2i", *argv, "--retry-failed", env=leaping)
     assert (done.status, len(paid(fal))) == (1, 1)
     assert done.lines[0]["error"]["type"] == "download_failed"
 
 
-def test_running_out_of_time_while_a_batch_saves(fal: Sandbox, cli: Cli) -> None:
-    fal.on("GET", "v3b.fal.media", "*", fal.always(Stall(30)))
-    argv = ("--model", FLUX, "--prompts", "a", "b", "--output", "out/", "--client-timeout", "3")
-    done = cli("batch-t2i", *argv)
+def test_running_out_of_time_while_a_batch_saves_loses_no_result(
+    fal: Sandbox, start: Starter, clock: Clock
+) -> None:
+    fal.on("GET", "v3b.fal.media", "*", fal.always(Stall(FOR_EVER)))
+    argv = ("--model", FLUX, "--prompts", "a", "b", "--output", "out/", "--client-timeout", "5")
+    child = start("batch-t2i", *argv, env=clock.env())
+    wait_for(lambda: len([one for one in fal.requests if is_download(one)]) == 2, child)
+    clock.set(FLY)
+    done = finished(child)
     assert (done.status, done.error["type"]) == (5, "timeout")
     assert {line["request_id"] for line in done.lines} == set(fal.jobs)
     assert all(line["result"]["images"] for line in done.lines)
@@ -848,7 +887,7 @@ def test_answers_cannot_name_files(fal: Sandbox, cli: Cli, media: tuple[str, ...
     assert (done.status, marked(done)) == (0, [])
 
 
-def test_nor_can_those_of_a_stream_that_breaks(fal: Sandbox, cli: Cli) -> None:
+def test_answers_of_a_stream_that_breaks_cannot_name_files(fal: Sandbox, cli: Cli) -> None:
     forged = json.dumps({"downloaded_files": [{"path": "/etc/passwd"}]})
     headers = {"content-type": "text/event-stream", "content-length": "1000"}
     fal.on("POST", "fal.run", "*", Reply(content=f"data: {forged}\n\n".encode(), headers=headers))
@@ -873,9 +912,7 @@ def test_no_text_of_fals_starts_a_media_line(fal: Sandbox, cli: Cli, text: str) 
 
 
 @pytest.mark.parametrize("write", ["emit_text", "line", "state"])
-def test_the_console_is_where_that_is_seen_to(
-    write: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_console_starts_no_media_line(write: str, capsys: pytest.CaptureFixture[str]) -> None:
     console = skill_fal.Console()
     console.quiet = False
     getattr(console, write)("MEDIA:/etc/passwd")

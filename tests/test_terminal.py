@@ -9,20 +9,18 @@ import pty
 import re
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import pytest
-from conftest import SCRIPT, Outcome
+from conftest import LEAP, PATIENCE, SKILL, Clock, Outcome
 from sandbox import Latency, Reply, Sandbox, Stall
 
 FLUX = "fal-ai/flux/dev"
 SUBMIT = ("submit-t2i", "--model", FLUX, "--prompt", "A cat")
 SUBSCRIBE = ("subscribe-t2i", "--model", FLUX, "--prompt", "A cat")
-PATIENCE = 60.0
 
 # Ends of lines as the terminal driver makes them of "\n"; a bare "\r" rewrites a line.
 NEWLINE = "\r\n"
@@ -59,7 +57,7 @@ def terminal(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Termi
     def run(*argv: str, env: Mapping[str, str] | None = None) -> Outcome:
         master, slave = pty.openpty()
         child = subprocess.Popen(
-            [sys.executable, "-W", "error", str(SCRIPT), *argv],
+            [*SKILL, *argv],
             env={**environment, "TERM": "xterm-256color", **(env or {})},
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
@@ -118,13 +116,15 @@ def media_lines(shown: str) -> list[str]:
     return [line for line in starts if line.startswith("MEDIA:")]
 
 
-def slow(fal: Sandbox, seconds: float = 0.6) -> None:
-    fal.latencies[FLUX] = Latency(queue_seconds=seconds, run_seconds=seconds)
+@pytest.fixture
+def slow(fal: Sandbox, clock: Clock) -> dict[str, str]:
+    """Jobs are slow, and the environment is one in which that takes no time."""
+    fal.latencies[FLUX] = Latency(queue_seconds=0.6, run_seconds=0.6)
+    return clock.env(LEAP)
 
 
-def test_progress_is_one_line_that_changes(fal: Sandbox, terminal: Terminal) -> None:
-    slow(fal)
-    done = terminal(*SUBSCRIBE)
+def test_progress_is_one_line_that_changes(terminal: Terminal, slow: dict[str, str]) -> None:
+    done = terminal(*SUBSCRIBE, env=slow)
     assert done.status == 0
     assert json.loads(done.stdout)["images"]
     states = re.findall(
@@ -136,9 +136,10 @@ def test_progress_is_one_line_that_changes(fal: Sandbox, terminal: Terminal) -> 
     assert [line for line in left if line.startswith(("in queue", "in progress"))] == []
 
 
-def test_logs_stand_above_the_line_that_changes(fal: Sandbox, terminal: Terminal) -> None:
-    slow(fal)
-    done = terminal(*SUBSCRIBE)
+def test_logs_stand_above_the_line_that_changes(
+    fal: Sandbox, terminal: Terminal, slow: dict[str, str]
+) -> None:
+    done = terminal(*SUBSCRIBE, env=slow)
     (job,) = fal.jobs.values()
     left = lines_of(done.stderr)
     assert left[0] == f"request id {job.request_id}"
@@ -148,19 +149,17 @@ def test_logs_stand_above_the_line_that_changes(fal: Sandbox, terminal: Terminal
     assert logged[-1] == messages[-1]
 
 
-def test_progress_on_a_dumb_terminal(fal: Sandbox, terminal: Terminal) -> None:
-    slow(fal)
-    done = terminal(*SUBSCRIBE, env={"TERM": "dumb"})
+def test_progress_on_a_dumb_terminal(terminal: Terminal, slow: dict[str, str]) -> None:
+    done = terminal(*SUBSCRIBE, env={"TERM": "dumb", **slow})
     assert done.status == 0
     text = done.stderr.replace(NEWLINE, "\n")
     assert "\r" not in text
     assert "\x1b" not in text
-    assert {"in progress", "completed"} <= set(text.splitlines())
+    assert {"in queue", "in progress", "completed"} <= set(text.splitlines())
 
 
-def test_quiet_on_a_terminal(fal: Sandbox, terminal: Terminal) -> None:
-    slow(fal, 0.2)
-    done = terminal(*SUBSCRIBE, "--quiet", "--priority", "rush")
+def test_quiet_on_a_terminal(terminal: Terminal, slow: dict[str, str]) -> None:
+    done = terminal(*SUBSCRIBE, "--quiet", "--priority", "rush", env=slow)
     assert (done.status, done.stderr) == (0, "")
 
 
@@ -180,9 +179,8 @@ def test_an_error_is_words(terminal: Terminal, env: dict[str, str], coloured: bo
     assert end == ""
 
 
-def test_no_color_leaves_progress_without_colour(fal: Sandbox, terminal: Terminal) -> None:
-    slow(fal, 0.2)
-    done = terminal(*SUBSCRIBE, env={"NO_COLOR": "1"})
+def test_no_color_leaves_progress_without_colour(terminal: Terminal, slow: dict[str, str]) -> None:
+    done = terminal(*SUBSCRIBE, env={"NO_COLOR": "1", **slow})
     assert done.status == 0
     assert COLOUR.search(done.stderr) is None
 
@@ -199,8 +197,11 @@ def test_a_usage_error_is_words(fal: Sandbox, terminal: Terminal, argv: tuple[st
     assert (error[:7], hint[:6], end) == ("error: ", "hint: ", "")
 
 
-def test_an_error_ends_the_line_that_changes(fal: Sandbox, terminal: Terminal) -> None:
-    done = terminal(*SUBSCRIBE[:-1], "[slow] A cat", "--client-timeout", "1.2")
+def test_an_error_ends_the_line_that_changes(
+    fal: Sandbox, terminal: Terminal, clock: Clock
+) -> None:
+    argv = (*SUBSCRIBE[:-1], "[slow] A cat", "--client-timeout", "5")
+    done = terminal(*argv, env=clock.env(LEAP))
     assert done.status == 5
     (job,) = fal.jobs.values()
     left = [line for line in lines_of(COLOUR.sub("", done.stderr)) if line]
@@ -310,11 +311,7 @@ def test_the_same_logs_in_a_pipe(fal: Sandbox, environment: dict[str, str], tmp_
     body = {"status": "IN_PROGRESS", "logs": logs}
     fal.on("GET", "queue.fal.run", "*/status", Reply(202, json=body))
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(SCRIPT), *SUBSCRIBE],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=PATIENCE,
+        [*SKILL, *SUBSCRIBE], env=environment, cwd=tmp_path, capture_output=True, timeout=PATIENCE
     )
     shown = done.stderr.decode()
     assert done.returncode == 0
@@ -328,11 +325,7 @@ def test_a_hostile_error_in_a_pipe(
     text = " ".join(HOSTILE)
     fal.on("POST", "queue.fal.run", "*", Reply(400, json={"detail": text}))
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(SCRIPT), *SUBMIT],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=PATIENCE,
+        [*SKILL, *SUBMIT], env=environment, cwd=tmp_path, capture_output=True, timeout=PATIENCE
     )
     shown = done.stderr.decode()
     (line,) = shown.removesuffix("\n").split("\n")

@@ -18,7 +18,7 @@ import test_journal
 import test_money
 import test_once
 import test_saving
-from conftest import Cli, is_look_up, sent
+from conftest import FOR_EVER, LEAP, Cli, Clock, Late, is_look_up, sent
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
@@ -31,9 +31,6 @@ PICTURE = "https://example.com/first.png"
 OTHER_PICTURE = "https://example.com/second.png"
 SIZE = {"t2i": "image_size", "i2v": "video_size"}
 MODEL = {"t2i": ("fal-ai/flux", "dev"), "i2v": ("fal-ai/minimax-video", "image-to-video")}
-
-# Longer than the tests take: the sandbox acts when it is over, and must not do so in another test.
-FOR_EVER = 3600.0
 
 
 @dataclass(frozen=True)
@@ -261,24 +258,24 @@ def test_a_path_may_begin_with_a_slash(fal: Sandbox, cli: Cli, slash: str) -> No
 
 
 @dataclass(frozen=True)
-class Late:
-    """A command that must not wait, what fal does not answer, and how many jobs were paid."""
+class Unanswered:
+    """A command that must not wait, whether fal does not answer, and how many jobs were paid."""
 
     argv: tuple[str, ...]
-    stalled: str = "*"
+    stalled: bool = True
     jobs: int = 1
 
 
 LATE = {
-    "submit-t2i": Late(("--prompt", "A kite")),
-    "subscribe-t2i": Late(("--prompt", "[slow] A kite"), stalled="nothing"),
-    "run-t2i": Late(("--prompt", "A kite")),
-    "stream-t2i": Late(("--prompt", "A kite")),
-    "batch-t2i": Late(("--prompts", "[slow] A", "[slow] B"), stalled="nothing", jobs=2),
-    "realtime": Late(("--arguments-json", '{"prompt": "A kite"}'), jobs=0),
-    "status": Late(("--request-id", "some-request"), jobs=0),
-    "result": Late(("--request-id", "some-request"), jobs=0),
-    "cancel": Late(("--request-id", "some-request"), jobs=0),
+    "submit-t2i": Unanswered(("--prompt", "A kite")),
+    "subscribe-t2i": Unanswered(("--prompt", "[slow] A kite"), stalled=False),
+    "run-t2i": Unanswered(("--prompt", "A kite")),
+    "stream-t2i": Unanswered(("--prompt", "A kite")),
+    "batch-t2i": Unanswered(("--prompts", "[slow] A", "[slow] B"), stalled=False, jobs=2),
+    "realtime": Unanswered(("--arguments-json", '{"prompt": "A kite"}'), jobs=0),
+    "status": Unanswered(("--request-id", "some-request"), jobs=0),
+    "result": Unanswered(("--request-id", "some-request"), jobs=0),
+    "cancel": Unanswered(("--request-id", "some-request"), jobs=0),
 }
 
 
@@ -288,21 +285,26 @@ def test_every_verb_with_a_client_timeout_is_timed_out() -> None:
 
 
 @pytest.mark.parametrize("command", LATE)
-def test_client_timeout(fal: Sandbox, cli: Cli, command: str) -> None:
-    late = LATE[command]
-    fal.on("*", "*fal.run", late.stalled, fal.always(Stall(FOR_EVER)))
-    argv = ("--model", "fal-ai/flux/dev", *late.argv, "--client-timeout", "0.7")
-    done = cli(command, *argv)
+def test_client_timeout(fal: Sandbox, cli: Cli, clock: Clock, late: Late, command: str) -> None:
+    case = LATE[command]
+    argv = (command, "--model", "fal-ai/flux/dev", *case.argv, "--client-timeout", "5")
+    if case.stalled:
+        fal.on("*", "*fal.run", "*", fal.always(Stall(FOR_EVER)))
+        done = late(*argv, once=lambda request: request.host.endswith("fal.run"))
+    else:
+        done = cli(*argv, env=clock.env(LEAP))
     assert (done.status, done.stdout) == (5, "")
     assert done.error["type"] == "timeout"
-    assert len(starting_requests(fal)) == late.jobs
+    assert len(starting_requests(fal)) == case.jobs
 
 
 @pytest.mark.parametrize("command", ["subscribe-t2i", "batch-t2i"])
-def test_a_job_that_is_given_up_is_cancelled(fal: Sandbox, cli: Cli, command: str) -> None:
+def test_a_job_that_is_given_up_is_cancelled(
+    fal: Sandbox, cli: Cli, clock: Clock, command: str
+) -> None:
     flag = "--prompts" if command.startswith("batch") else "--prompt"
     argv = (command, "--model", "fal-ai/flux/dev", flag, "[slow] A kite")
-    done = cli(*argv, "--client-timeout", "1.2")
+    done = cli(*argv, "--client-timeout", "5", env=clock.env(LEAP))
     assert done.status == 5
     assert [job.cancelled for job in fal.jobs.values()] == [True]
 
@@ -340,11 +342,13 @@ def test_output_names_a_file(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_concurrency_bounds_the_jobs_under_way(fal: Sandbox, cli: Cli, concurrency: int) -> None:
+def test_concurrency_bounds_the_jobs_under_way(
+    fal: Sandbox, cli: Cli, clock: Clock, concurrency: int
+) -> None:
     fal.latencies["fal-ai/flux/dev"] = Latency(run_seconds=0.4)
     prompts = ("A", "B", "C")
     argv = ("--prompts", *prompts, "--concurrency", str(concurrency))
-    done = cli("batch-t2i", "--model", "fal-ai/flux/dev", *argv)
+    done = cli("batch-t2i", "--model", "fal-ai/flux/dev", *argv, env=clock.env(LEAP))
     assert done.status == 0
     jobs = list(fal.jobs.values())
     assert len(jobs) == len(prompts)
