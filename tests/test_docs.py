@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fal_client
 import pytest
-import tomli
+import tomllib
 from conftest import ROOT, SCRIPT, Cli
 from PIL import Image
 
@@ -246,8 +246,8 @@ def test_version(cli: Cli) -> None:
 def test_the_dependencies_are_the_same_everywhere() -> None:
     source = SCRIPT.read_text(encoding="utf-8")
     (block,) = re.findall(r"^# /// script\n(.*?)^# ///$", source, re.MULTILINE | re.DOTALL)
-    inline = tomli.loads(re.sub(r"^# ?", "", block, flags=re.MULTILINE))
-    project = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    inline = tomllib.loads(re.sub(r"^# ?", "", block, flags=re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
     assert inline["dependencies"] == project["dependencies"] == listed
     assert inline["requires-python"] == project["requires-python"]
