@@ -34,6 +34,23 @@ PATIENCE = 120.0  # seconds until a test gives up on what hangs
 FOR_EVER = 3600.0
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Words in place of a number, for what pytest finds none for."""
+    if isinstance(val, scripting.Reply):
+        return f"HTTP {val.status}"
+    if isinstance(val, scripting.Cut):
+        return f"cut {val.at}"
+    if isinstance(val, tuple) and all(isinstance(word, str) for word in val):
+        return shortened(" ".join(val) or "nothing")
+    if isinstance(val, dict | list | tuple):
+        return shortened(json.dumps(val, default=str))
+    return shortened(val) if isinstance(val, str) and len(val) > 50 else None
+
+
+def shortened(text: str) -> str:
+    return ascii(text)[1:-1] if len(text) <= 50 else f"{ascii(text[:50])[1:-1]}..."
+
+
 @dataclass
 class Outcome:
     """What a finished command left behind."""

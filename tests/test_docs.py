@@ -12,7 +12,7 @@ from pathlib import Path
 import fal_client
 import pytest
 import tomllib
-from conftest import ROOT, SCRIPT, Cli
+from conftest import PATIENCE, ROOT, SCRIPT, Cli
 from PIL import Image
 
 import skill_fal
@@ -113,7 +113,24 @@ def documented(markdown: str) -> list[str]:
     return [line.rpartition("requirements.txt && ")[2] for line in lines]
 
 
-EXAMPLES = [f"python skill_fal.py {c.name} {c.example}" for c in skill_fal.COMMANDS.values()]
+LINES = {
+    "first description": command_lines(FIRST_DESCRIPTION),
+    "README": documented(README),
+    "SKILL": documented(SKILL),
+    "--help": [f"python skill_fal.py {c.name} {c.example}" for c in skill_fal.COMMANDS.values()],
+}
+
+
+def titled() -> dict[str, str]:
+    """Every command line, by its document and its command, numbered where one comes again."""
+    lines: dict[str, str] = {}
+    for document, found in LINES.items():
+        for line in found:
+            words = line.partition("skill_fal.py")[2].split()
+            title = f"{document}: {words[0] if words else 'skill_fal.py'}"
+            again = sum(re.sub(r" \d+$", "", known) == title for known in lines)
+            lines[f"{title} {again + 1}" if again else title] = line
+    return lines
 
 
 @pytest.fixture
@@ -166,20 +183,19 @@ def with_real_request_id(line: str, cli: Cli) -> str:
     return line.replace(placeholder, done.json["request_id"])
 
 
-@pytest.mark.parametrize(
-    "line", [*command_lines(FIRST_DESCRIPTION), *documented(README), *documented(SKILL), *EXAMPLES]
-)
+@pytest.mark.parametrize("title", titled())
 def test_the_command_line_runs(
-    line: str, workshop: Path, cli: Cli, environment: dict[str, str]
+    title: str, workshop: Path, cli: Cli, environment: dict[str, str]
 ) -> None:
-    line = with_real_request_id(line, cli)
+    """As it stands there, by the path of the script."""
+    line = with_real_request_id(titled()[title], cli)
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", line],
         cwd=workshop,
         env={**environment, "PATH": f"{workshop}/bin:{environment['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stdout != "") == (0, True), done.stderr
     assert "null" not in done.stdout.split()
@@ -236,7 +252,7 @@ def test_the_overview_lists_the_commands(cli: Cli) -> None:
     assert len(skill_fal.COMMANDS) == 23
 
 
-def test_version(cli: Cli) -> None:
+def test_version_is_printed(cli: Cli) -> None:
     assert cli("--version").stdout == f"skill_fal.py {skill_fal.__version__}\n"
 
 

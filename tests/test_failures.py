@@ -840,7 +840,7 @@ ODD_ERRORS = {
 
 
 @pytest.mark.parametrize("name", ODD_ERRORS)
-def test_odd_errors(fal: Sandbox, cli: Cli, name: str) -> None:
+def test_an_odd_error_is_a_refusal(fal: Sandbox, cli: Cli, name: str) -> None:
     """Whatever the shape: one try, fal's refusal is a refusal, and no Python in the words."""
     fal.on("POST", RUN, "*", ODD_ERRORS[name])
     done = cli(*RUN_IT)
@@ -861,7 +861,7 @@ ODD_MODELS = {
 
 
 @pytest.mark.parametrize("name", ODD_MODELS)
-def test_odd_models(fal: Sandbox, cli: Cli, name: str) -> None:
+def test_an_odd_list_of_models_is_no_bug(fal: Sandbox, cli: Cli, name: str) -> None:
     """Shown or refused, but no bug of ours; cli looks for the traceback."""
     page = {"models": ODD_MODELS[name], "next_cursor": None, "has_more": False}
     fal.on("GET", "api.fal.ai", "*", fal.always(Reply(json=page)))

@@ -82,7 +82,7 @@ def t2i(cli: Cli, model: str, *argv: str) -> Any:
         (FLUX, ("--extra-json", '{"num_image": 1}'), {"num_image": 1}, "Did you mean num_images"),
     ],
 )
-def test_images(
+def test_flags_become_what_an_image_model_takes(
     cli: Cli, model: str, argv: tuple[str, ...], sent: dict[str, Any], noted: str
 ) -> None:
     request = t2i(cli, model, *argv)
@@ -104,7 +104,7 @@ def test_images(
         (FRAMES, ("--image-url", B), {"first_frame_url": A, "last_frame_url": B}, ""),
     ],
 )
-def test_videos(
+def test_flags_become_what_a_video_model_takes(
     cli: Cli, model: str, argv: tuple[str, ...], sent: dict[str, Any], noted: str
 ) -> None:
     request = i2v(cli, model, *argv)

@@ -274,7 +274,9 @@ def test_bad_prompts(
     assert_refused(cli("submit-t2i", *FLUX, *argv), fal, flag)
 
 
-def test_both_prompts(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+def test_a_prompt_and_a_prompt_file_exclude_each_other(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
     (tmp_path / "good.txt").write_text("A cat")
     done = cli("submit-t2i", *FLUX, "--prompt", "A", "--prompt-file", "good.txt")
     assert_refused(done, fal, "--prompt-file", "not allowed with", "--prompt")
@@ -440,7 +442,6 @@ def test_unknown_words(fal: Sandbox, cli: Cli, argv: tuple[str, ...], hint: str)
         ("list-t2i", "--js"),
         ("submit-t", *FLUX, "--prompt", "A"),
     ],
-    ids=lambda argv: " ".join(argv[:4:2]),
 )
 def test_abbreviations_are_refused(fal: Sandbox, cli: Cli, argv: tuple[str, ...]) -> None:
     assert_refused(cli(*argv), fal)

@@ -105,7 +105,7 @@ def test_subscribe_gives_up_in_time_and_cancels_the_job(
     assert job.cancelled
 
 
-def test_cancel(fal: Sandbox, cli: Cli) -> None:
+def test_cancel_stops_the_job(fal: Sandbox, cli: Cli) -> None:
     fal.latencies[FLUX] = Latency(queue_seconds=FOR_EVER)
     request_id = submit(cli)
     done = cli("cancel", *job_flags(request_id))

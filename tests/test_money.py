@@ -201,7 +201,7 @@ def test_a_job_makes_an_image_where_nothing_tells_how_many(fal: Sandbox, cli: Cl
     assert (estimate["total_cost"], estimate["basis"]) == (1, "1 x 1 USD per image")
 
 
-def test_the_cents_are_exact(fal: Sandbox, cli: Cli) -> None:
+def test_the_cents_of_an_estimate_are_exact(fal: Sandbox, cli: Cli) -> None:
     """As binary fractions, three times 0.1 is more than 0.3."""
     fal_says(fal, price(0.1), history(0.2))
     argv = ("--model", FLUX, "--prompts", "A", "B", "C")
@@ -219,7 +219,9 @@ def test_the_cents_are_exact(fal: Sandbox, cli: Cli) -> None:
         ("None", 10, "historical price x 4 images"),
     ],
 )
-def test_units(fal: Sandbox, cli: Cli, unit: str, cost: float, basis: str) -> None:
+def test_the_unit_of_the_price_tells_what_counts(
+    fal: Sandbox, cli: Cli, unit: str, cost: float, basis: str
+) -> None:
     fal_says(fal, price(1, unit), history(2.5))
     estimate = dry(cli, "submit-t2i", *T2I, "--num-images", "4")["estimate"]
     assert estimate == {"jobs": 1, "total_cost": cost, "currency": "USD", "basis": basis}

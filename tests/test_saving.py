@@ -961,7 +961,7 @@ def test_metadata_of_data_uris_is_short(fal: Sandbox, cli: Cli, tmp_path: Path) 
     assert told["url"] == "data:image/png;base64,…"
 
 
-def test_both_names_are_free(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+def test_metadata_and_file_share_a_free_name(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
     serve(fal)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/fal-ai-flux-dev.json").write_text("old")

@@ -305,7 +305,7 @@ def test_hostile_model_titles(fal: Sandbox, terminal: Terminal, switches: tuple[
     assert media_lines(done.stdout) == []
 
 
-def test_the_same_logs_in_a_pipe(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> None:
+def test_hostile_logs_in_a_pipe(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> None:
     """No terminal, no steering: a log file that is shown later is safe as well."""
     logs = [{"message": text, "timestamp": str(number)} for number, text in enumerate(HOSTILE)]
     body = {"status": "IN_PROGRESS", "logs": logs}

@@ -17,6 +17,7 @@ import test_fitting
 import test_journal
 import test_money
 import test_once
+import test_prompts_files
 import test_saving
 from conftest import FOR_EVER, LEAP, Cli, Clock, Late, is_look_up, sent
 from PIL import Image
@@ -97,7 +98,7 @@ ROWS = {
 
 # What never leaves the machine, with the tests that prove what it does.
 LOCAL = {
-    "--client-timeout": "test_client_timeout",
+    "--client-timeout": "test_client_timeout_ends_every_verb",
     "--output": "test_output_saves_the_pictures",
     "--overwrite": "test_overwrite_replaces_a_file",
     "--max-bytes": "test_an_announced_size_is_refused_at_once",
@@ -110,10 +111,10 @@ LOCAL = {
     "--journal": "test_a_journal_is_taken_up_again",
     "--retry-unknown": "test_what_is_in_doubt_is_repeated_on_request_alone",
     "--retry-failed": "test_what_failed_is_repeated_on_request_alone",
-    "--json": "test_json",
-    "--no-wait": "test_no_wait",
-    "--categories": "test_categories",
-    "--no-schema": "test_no_schema",
+    "--json": "test_json_makes_a_document_of_text",
+    "--no-wait": "test_no_wait_fails_while_the_job_runs",
+    "--categories": "test_categories_counts_the_active_models",
+    "--no-schema": "test_no_schema_neither_asks_nor_applies",
     "--strict": "test_strict_fails_on_what_the_model_has_not",
     "--dry-run": "test_dry_run_sends_nothing",
     "--schema": "test_list_models_schema",
@@ -132,7 +133,7 @@ def test_every_command_of_the_seed_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", LOCAL.values())
 def test_the_tests_named_above_exist(name: str) -> None:
-    modules = (test_fitting, test_journal, test_money, test_once, test_saving)
+    modules = (test_fitting, test_journal, test_money, test_once, test_prompts_files, test_saving)
     homes = (globals(), *map(vars, modules))
     assert any(callable(home.get(name)) for home in homes)
 
@@ -285,7 +286,9 @@ def test_every_verb_with_a_client_timeout_is_timed_out() -> None:
 
 
 @pytest.mark.parametrize("command", LATE)
-def test_client_timeout(fal: Sandbox, cli: Cli, clock: Clock, late: Late, command: str) -> None:
+def test_client_timeout_ends_every_verb(
+    fal: Sandbox, cli: Cli, clock: Clock, late: Late, command: str
+) -> None:
     case = LATE[command]
     argv = (command, "--model", "fal-ai/flux/dev", *case.argv, "--client-timeout", "5")
     if case.stalled:
@@ -364,7 +367,7 @@ def flag_for(command: str, name: str) -> str:
 
 
 @pytest.mark.parametrize("command", GENERATION)
-def test_no_schema(fal: Sandbox, cli: Cli, command: str) -> None:
+def test_no_schema_neither_asks_nor_applies(fal: Sandbox, cli: Cli, command: str) -> None:
     """Neither asked for nor applied; without the flag it is both."""
     verb, _, kind = command.partition("-")
     if verb == "stream":
@@ -517,7 +520,9 @@ JSON_CASES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
 
 
 @pytest.mark.parametrize("command", JSON_CASES)
-def test_json(fal: Sandbox, cli: Cli, tmp_path: Path, command: str) -> None:
+def test_json_makes_a_document_of_text(
+    fal: Sandbox, cli: Cli, tmp_path: Path, command: str
+) -> None:
     Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.png")
     argv, is_right = JSON_CASES[command]
     plain, as_json = cli(command, *argv), cli(command, *argv, "--json")
@@ -531,7 +536,7 @@ def test_json_is_tested_wherever_it_is_accepted() -> None:
     assert {name for name, row in skill_fal.COMMANDS.items() if row.text} == set(JSON_CASES)
 
 
-def test_no_wait(fal: Sandbox, cli: Cli) -> None:
+def test_no_wait_fails_while_the_job_runs(fal: Sandbox, cli: Cli) -> None:
     submitted = cli("submit-t2i", "--model", "fal-ai/flux/dev", "--prompt", "[slow] A kite")
     job = ("--model", "fal-ai/flux/dev", "--request-id", submitted.json["request_id"])
     done = cli("result", *job, "--no-wait")
@@ -540,7 +545,7 @@ def test_no_wait(fal: Sandbox, cli: Cli) -> None:
     assert done.error["request_id"] == submitted.json["request_id"]
 
 
-def test_categories(fal: Sandbox, cli: Cli) -> None:
+def test_categories_counts_the_active_models(fal: Sandbox, cli: Cli) -> None:
     done = cli("list-models", "--categories", "--json")
     assert done.status == 0
     active = [model for model in fal.models if not model.deprecated]
@@ -548,7 +553,7 @@ def test_categories(fal: Sandbox, cli: Cli) -> None:
     assert done.json["text-to-image"] == len([m for m in active if m.category == "text-to-image"])
 
 
-def test_include_deprecated(fal: Sandbox, cli: Cli) -> None:
+def test_include_deprecated_adds_the_deprecated_models(fal: Sandbox, cli: Cli) -> None:
     argv = ("list-models", "--category", "text-to-image", "--json")
     without, all_of_them = cli(*argv).json, cli(*argv, "--include-deprecated").json
     deprecated = {m.endpoint_id for m in fal.models if m.deprecated and m.category == argv[2]}
@@ -570,7 +575,7 @@ REALTIME = {
 }
 
 
-def test_realtime_flags(fal: Sandbox, cli: Cli) -> None:
+def test_realtime_sends_its_flags(fal: Sandbox, cli: Cli) -> None:
     flags = [flag for flag in flags_of("realtime") if flag not in LOCAL]
     assert [flag for flag in flags if flag not in REALTIME] == []
     done = cli("realtime", *(word for flag in flags for word in (flag, *REALTIME[flag])))
