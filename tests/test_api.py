@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from sandbox import Reply, Sandbox
 
 import skill_fal
@@ -37,7 +37,9 @@ def python(code: str, fal: Sandbox, folder: Path) -> subprocess.CompletedProcess
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **fal.env}
     env["PYTHONDONTWRITEBYTECODE"] = "1"
     command = [sys.executable, "-W", "error", "-c", code]
-    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, env=env, cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+    )
 
 
 @pytest.mark.parametrize("name", NAMES.split())

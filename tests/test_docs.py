@@ -183,6 +183,7 @@ def with_real_request_id(line: str, cli: Cli) -> str:
     return line.replace(placeholder, done.json["request_id"])
 
 
+@pytest.mark.usefixtures("clock")  # by which no job ends before it is cancelled
 @pytest.mark.parametrize("title", titled())
 def test_the_command_line_runs(
     title: str, workshop: Path, cli: Cli, environment: dict[str, str]

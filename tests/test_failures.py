@@ -787,6 +787,7 @@ def submit(cli: Cli, prompt: str) -> tuple[str, ...]:
     return "--model", FLUX, "--request-id", done.json["request_id"]
 
 
+@pytest.mark.usefixtures("clock")  # by which the job does not end before
 def test_a_cancelled_job(fal: Sandbox, cli: Cli) -> None:
     job = submit(cli, "[slow] A cat")
     assert cli("cancel", *job).json["status"] == "CANCELLATION_REQUESTED"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SKILL, Cli, Outcome, sent
+from conftest import PATIENCE, SKILL, Cli, Outcome, sent
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sandbox import Sandbox
@@ -297,7 +297,7 @@ def test_a_prompt_that_is_not_utf_8(
 ) -> None:
     command = [os.fsencode(word) for word in (*SKILL, *SUBMIT[:-1])]
     done = subprocess.run(
-        [*command, b"caf\xe9"], env=environment, cwd=tmp_path, capture_output=True, timeout=60
+        [*command, b"caf\xe9"], env=environment, cwd=tmp_path, capture_output=True, timeout=PATIENCE
     )
     outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert_refused(outcome, fal, "argument --prompt: ")

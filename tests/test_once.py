@@ -239,6 +239,7 @@ def test_an_interrupt_as_a_job_ends_stops_the_others(
 ) -> None:
     """It comes in the moment in which the first of them is told to have ended."""
     fal.run_seconds = 1  # so that the others are waiting when it ends
+    fal.on("GET", QUEUE, "*/status", fal.always(Hold(lambda: len(fal.jobs) == 3)))
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_AS_A_JOB_ENDS)
     flags = ("--model", FLUX, "--prompts", "A cat", "[slow] A dog", "[slow] An owl")
     done = cli("batch-t2i", *flags, env=importing(tmp_path))

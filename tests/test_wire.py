@@ -536,6 +536,7 @@ def test_json_is_tested_wherever_it_is_accepted() -> None:
     assert {name for name, row in skill_fal.COMMANDS.items() if row.text} == set(JSON_CASES)
 
 
+@pytest.mark.usefixtures("clock")  # by which it runs for ever
 def test_no_wait_fails_while_the_job_runs(fal: Sandbox, cli: Cli) -> None:
     submitted = cli("submit-t2i", "--model", "fal-ai/flux/dev", "--prompt", "[slow] A kite")
     job = ("--model", "fal-ai/flux/dev", "--request-id", submitted.json["request_id"])
