@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,8 +213,9 @@ class Starter(Protocol):
 
 @pytest.fixture
 def start(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Iterator[Starter]:
-    """Starts skill_fal.py and leaves it running; whatever is left at the end is killed."""
+    """Starts skill_fal.py and leaves it running; what hangs, or is left at the end, is killed."""
     children: list[subprocess.Popen[str]] = []
+    watchdogs: list[threading.Timer] = []
 
     def run(*argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         child = subprocess.Popen(
@@ -226,9 +228,13 @@ def start(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Iterator
             text=True,
         )
         children.append(child)
+        watchdogs.append(threading.Timer(PATIENCE, child.kill))
+        watchdogs[-1].start()
         return child
 
     yield run
+    for watchdog in watchdogs:
+        watchdog.cancel()
     for child in children:
         if child.poll() is None:
             child.kill()
