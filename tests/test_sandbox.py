@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -12,6 +16,9 @@ from sandbox import Sandbox
 
 FLUX = "fal-ai/flux/dev"
 MODELS = "https://api.fal.ai/v1/models"
+REST = "https://rest.fal.ai"
+RUN = "https://fal.run"
+QUEUE = "https://queue.fal.run"
 
 
 @pytest.fixture
@@ -27,6 +34,159 @@ def client(fal: Sandbox, anybody: httpx.Client) -> httpx.Client:
     """The same with a key."""
     anybody.headers["Authorization"] = f"Key {fal.env['FAL_KEY']}"
     return anybody
+
+
+def events(response: httpx.Response) -> list[Any]:
+    """The data of a stream of server-sent events."""
+    assert response.headers["content-type"].startswith("text/event-stream"), response.text
+    lines = response.text.splitlines()
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+# fal-client's sync half, in a process of its own: it never closes its connections
+
+FOLLOW = """
+job = client.submit("fal-ai/flux/dev", {"prompt": "A cat"})
+events = job.iter_events(with_logs=True, interval=0.02)
+told = [*dict.fromkeys(type(event).__name__ for event in events), job.get()["prompt"]]
+"""
+STREAM = """
+told = [list(event) for event in client.stream("fal-ai/flux/dev", {"prompt": "A cat"})]
+"""
+UPLOAD = """
+fal_client.client.MULTIPART_THRESHOLD = 100
+fal_client.client.MULTIPART_CHUNK_SIZE = 64
+told = client.upload(bytes(range(200)), "application/octet-stream", "bytes.bin")
+"""
+
+
+def told_by_fal_client(code: str, environment: dict[str, str]) -> Any:
+    """What `told` is in the end."""
+    begin, end = (
+        "import fal_client, json\nclient = fal_client.SyncClient()\n",
+        "\nprint(json.dumps(told))",
+    )
+    command = [sys.executable, "-c", begin + code + end]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_fal_client_follows_a_job(fal: Sandbox, environment: dict[str, str]) -> None:
+    fal.queue_seconds = fal.run_seconds = 0.2
+    told = told_by_fal_client(FOLLOW, environment)
+    assert told == ["Queued", "InProgress", "Completed", "A cat"]
+
+
+def test_fal_client_streams(fal: Sandbox, environment: dict[str, str]) -> None:
+    *previews, last = told_by_fal_client(STREAM, environment)
+    assert previews
+    assert "has_nsfw_concepts" in last
+
+
+def test_fal_client_uploads_in_parts(fal: Sandbox, environment: dict[str, str]) -> None:
+    url = told_by_fal_client(UPLOAD, environment)
+    (upload,) = fal.uploads
+    assert (upload.url, upload.content) == (url, bytes(range(200)))
+    assert len([request for request in fal.requests if request.method == "PUT"]) == 4
+
+
+# Uploads by signed URLs, which is the way of fal's JavaScript client
+
+
+def announced(client: httpx.Client, call: str) -> tuple[httpx.URL, str]:
+    """Where a file is to be sent, and where it will be."""
+    body = {"file_name": "a clip.mp4", "content_type": "video/mp4"}
+    url = f"{REST}/storage/upload/{call}?storage_type=fal-cdn-v3"
+    answer = client.post(url, json=body).json()
+    assert set(answer) == {"upload_url", "file_url"}
+    # Whoever has the URL needs no key, and a browser would not send it elsewhere.
+    del client.headers["Authorization"]
+    return httpx.URL(answer["upload_url"]), answer["file_url"]
+
+
+def put_part(client: httpx.Client, url: httpx.URL, number: int, content: bytes) -> httpx.Response:
+    return client.put(url.copy_with(path=f"{url.path}/{number}"), content=content)
+
+
+def completed(client: httpx.Client, url: httpx.URL, parts: list[Any]) -> httpx.Response:
+    return client.post(url.copy_with(path=f"{url.path}/complete"), json={"parts": parts})
+
+
+def test_a_file_is_put_at_a_signed_url(fal: Sandbox, client: httpx.Client) -> None:
+    url, file_url = announced(client, "initiate")
+    answer = client.put(url, content=b"the clip", headers={"Content-Type": "video/mp4"})
+    assert answer.status_code == 200
+    (upload,) = fal.uploads
+    assert (upload.name, upload.content_type) == ("a clip.mp4", "video/mp4")
+    fetched = client.get(file_url)
+    assert (fetched.content, fetched.headers["content-type"]) == (b"the clip", "video/mp4")
+
+
+def test_a_large_file_is_put_in_parts_at_a_signed_url(fal: Sandbox, client: httpx.Client) -> None:
+    url, file_url = announced(client, "initiate-multipart")
+    second = put_part(client, url, 2, b"and the end")
+    first = put_part(client, url, 1, b"the beginning ")
+    assert first.json() == {"partNumber": 1, "etag": first.headers["ETag"]}
+    answer = completed(client, url, [first.json(), second.json()])
+    assert (answer.status_code, answer.json()["access_url"]) == (200, file_url)
+    assert not any("authorization" in r.headers for r in fal.requests if "media" in r.host)
+    assert client.get(file_url).content == b"the beginning and the end"
+
+
+def test_a_part_that_was_not_listed_is_missed(client: httpx.Client) -> None:
+    url, _ = announced(client, "initiate-multipart")
+    first = put_part(client, url, 1, b"the beginning ").json()
+    put_part(client, url, 2, b"and the end")
+    assert completed(client, url, [first]).status_code == 400
+
+
+@pytest.mark.parametrize("call", ["initiate", "initiate-multipart"])
+def test_no_file_comes_in_under_another_signature(client: httpx.Client, call: str) -> None:
+    url, file_url = announced(client, call)
+    forged = url.copy_set_param("signature", "forged")
+    path = url.path if call == "initiate" else f"{url.path}/1"
+    assert client.put(forged.copy_with(path=path), content=b"x").status_code == 403
+    assert client.put(forged.copy_with(path=path, query=None), content=b"x").status_code in (
+        401,
+        403,
+    )
+    assert client.get(file_url).status_code == 404
+
+
+# Tokens in the URL, which is how a browser streams
+
+
+def token(client: httpx.Client, app: str) -> str:
+    """A token for an app, after which the client forgets its key."""
+    body = {"allowed_apps": [app], "token_expiration": 120}
+    text = client.post(f"{REST}/tokens/", json=body).json()
+    assert isinstance(text, str)
+    del client.headers["Authorization"]
+    return text
+
+
+def test_a_stream_takes_a_token(client: httpx.Client) -> None:
+    params = {"fal_jwt_token": token(client, "flux")}
+    answer = client.post(f"{RUN}/{FLUX}/stream", params=params, json={"prompt": "A cat"})
+    assert events(answer)[-1]["prompt"] == "A cat"
+
+
+def test_a_stream_of_the_status_takes_a_token(client: httpx.Client) -> None:
+    job = client.post(f"{QUEUE}/{FLUX}", json={"prompt": "A cat"}).json()
+    params = {"fal_jwt_token": token(client, "fal-ai/flux/dev/stream"), "logs": "1"}
+    answer = client.get(f"{job['status_url']}/stream", params=params)
+    assert events(answer)[-1]["status"] == "COMPLETED"
+
+
+def test_a_token_is_good_for_its_app_alone_and_for_streams_alone(client: httpx.Client) -> None:
+    params = {"fal_jwt_token": token(client, "minimax-video")}
+    arguments = {"prompt": "A cat"}
+    foreign = client.post(f"{RUN}/{FLUX}/stream", params=params, json=arguments)
+    unknown = client.post(f"{RUN}/{FLUX}/stream?fal_jwt_token=nobodys", json=arguments)
+    path = "fal-ai/minimax-video/image-to-video"
+    elsewhere = client.post(f"{RUN}/{path}", params=params, json=arguments)
+    assert {foreign.status_code, unknown.status_code, elsewhere.status_code} == {401}
 
 
 # The models' documents

@@ -46,8 +46,12 @@ class RunApi:
         ]
 
     async def post(self, request: Request) -> Response:
-        """Run, or stream: a model's `/stream` is a path like any other to fal."""
-        endpoint = known_endpoint(self._world, request, request.path_params["endpoint"])
+        """Run, or stream: a model's `/stream` is a path like any other to fal.
+
+        To a stream, a token in the URL is enough, for browsers.
+        """
+        path = request.path_params["endpoint"]
+        endpoint = known_endpoint(self._world, request, path, path.endswith("/stream"))
         arguments = await read_json(request)
         headers = {"x-fal-request-id": str(uuid.uuid4())}
         latency = self._world.models.latency_of(endpoint, arguments)
@@ -103,10 +107,7 @@ class RunApi:
         token = socket.query_params.get("fal_jwt_token")
         if token is None:
             return key_problem(socket.headers.get("authorization", ""), "") is None
-        known = self._world.realtime_tokens.get(token)
-        if known is None or known.expires_at < time.time():
-            return False
-        return any(endpoint.alias in app.split("/") for app in known.apps)
+        return self._world.tokens.admit(token, endpoint)
 
 
 async def _started_in_time(request: Request, latency: Latency) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import quote, unquote, urlsplit
 
@@ -27,12 +28,51 @@ class StoredFile:
         return self.make()
 
 
+@dataclass
+class PendingUpload:
+    """A file that is still to come, at once or in parts. Its signature stands for a key."""
+
+    name: str
+    content_type: str
+    url: str
+    upload_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    signature: str = field(default_factory=lambda: uuid.uuid4().hex)
+    parts: dict[int, bytes] = field(default_factory=dict)
+    etags: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def signed_url(self) -> str:
+        return f"{self.url}?signature={self.signature}"
+
+    @property
+    def signed_parts_url(self) -> str:
+        # Where fal has the parts sent is not on record; clients take any URL. [?]
+        return f"{self.url}/multipart/{self.upload_id}?signature={self.signature}"
+
+    def add(self, number: int, content: bytes, kept: bytes) -> str:
+        """Take a part, of which only `kept` is remembered; returns its etag."""
+        self.parts[number] = kept
+        self.etags[number] = f'"{hashlib.md5(content).hexdigest()}"'
+        return self.etags[number]
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(self.parts[number] for number in sorted(self.parts))
+
+
 class Storage:
     """Files by the path of their URL. They outlive a reset, as URLs outlive requests."""
 
     def __init__(self) -> None:
         self.files: dict[str, StoredFile] = {}
         self.uploads: list[StoredFile] = []
+        self.pending: dict[str, PendingUpload] = {}
+
+    def expect(self, name: str, content_type: str) -> PendingUpload:
+        """Make room for an upload that somebody announces."""
+        pending = PendingUpload(name, content_type, self.reserve_url(name))
+        self.pending[pending.upload_id] = pending
+        return pending
 
     def reserve_url(self, name: str) -> str:
         """A URL like fal's: a folder of eight hexadecimal digits, an id before the name."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.answers import Json
+from sandbox.auth import Tokens
 from sandbox.catalog import Catalog
 from sandbox.jobs import Latency, Models, Queue
 from sandbox.scripting import Script
@@ -34,7 +35,7 @@ class World:
         self.webhooks: list[Delivery] = []
         # Tokens outlive a reset: a client that stays keeps the one that it got.
         self.cdn_tokens: set[str] = set()
-        self.realtime_tokens: dict[str, RealtimeToken] = {}
+        self.tokens = Tokens()
         self.realtime_idle_seconds = REALTIME_IDLE_SECONDS
         self.default_latency = Latency()
         self._background: set[asyncio.Task[None]] = set()
@@ -61,11 +62,3 @@ class World:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@dataclass(frozen=True)
-class RealtimeToken:
-    """Good for some apps, for a while."""
-
-    apps: tuple[str, ...]
-    expires_at: float
