@@ -189,6 +189,36 @@ def test_a_token_is_good_for_its_app_alone_and_for_streams_alone(client: httpx.C
     assert {foreign.status_code, unknown.status_code, elsewhere.status_code} == {401}
 
 
+# The platform
+
+
+def test_a_model_that_fal_does_not_have_is_not_found(anybody: httpx.Client) -> None:
+    answer = anybody.get(MODELS, params={"endpoint_id": "fal-ai/nothing"})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["type"] == "not_found"
+    some = anybody.get(MODELS, params={"endpoint_id": [FLUX, "fal-ai/nothing"]})
+    assert [row["endpoint_id"] for row in some.json()["models"]] == [FLUX]
+    filtered = anybody.get(MODELS, params={"endpoint_id": FLUX, "status": "deprecated"})
+    assert (filtered.status_code, filtered.json()["models"]) == (200, [])
+
+
+def test_the_skill_goes_on_without_a_row(fal: Sandbox, cli: Cli) -> None:
+    done = cli("submit-t2i", "--model", "fal-ai/flux/nothing", "--prompt", "A cat")
+    assert done.status == 0
+    (job,) = fal.jobs.values()
+    assert job.arguments == {"prompt": "A cat"}
+
+
+def test_models_tell_whether_they_are_ready_for_enterprises(anybody: httpx.Client) -> None:
+    params = {"expand": ["enterprise_status", "openapi-3.0"], "endpoint_id": FLUX}
+    (row,) = anybody.get(MODELS, params=params).json()["models"]
+    assert row["enterprise_status"] == "ready"
+    assert "paths" in row["openapi"]
+    plain = anybody.get(MODELS, params={"limit": 100, "expand": "enterprise_status"}).json()
+    assert {row["enterprise_status"] for row in plain["models"]} == {"ready", "pending"}
+    assert "openapi" not in plain["models"][0]
+
+
 # The models' documents
 
 
