@@ -6,16 +6,23 @@ import json
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
 import pytest
 from conftest import Cli
-from sandbox import Sandbox
+from sandbox import Cut, Job, Sandbox
 
 FLUX = "fal-ai/flux/dev"
 MODELS = "https://api.fal.ai/v1/models"
+REQUESTS = f"{MODELS}/requests/by-endpoint"
+USAGE = f"{MODELS}/usage"
+PRICING = f"{MODELS}/pricing"
+BILLING = "https://api.fal.ai/v1/account/billing"
 REST = "https://rest.fal.ai"
 RUN = "https://fal.run"
 QUEUE = "https://queue.fal.run"
@@ -189,7 +196,7 @@ def test_a_token_is_good_for_its_app_alone_and_for_streams_alone(client: httpx.C
     assert {foreign.status_code, unknown.status_code, elsewhere.status_code} == {401}
 
 
-# The platform
+# The platform: models, requests, usage
 
 
 def test_a_model_that_fal_does_not_have_is_not_found(anybody: httpx.Client) -> None:
@@ -217,6 +224,180 @@ def test_models_tell_whether_they_are_ready_for_enterprises(anybody: httpx.Clien
     plain = anybody.get(MODELS, params={"limit": 100, "expand": "enterprise_status"}).json()
     assert {row["enterprise_status"] for row in plain["models"]} == {"ready", "pending"}
     assert "openapi" not in plain["models"][0]
+
+
+def past(client: httpx.Client, **params: Any) -> list[Any]:
+    answer = client.get(REQUESTS, params={"endpoint_id": FLUX, **params})
+    assert answer.status_code == 200, answer.text
+    items: list[Any] = answer.json()["items"]
+    return items
+
+
+def ago(seconds: float) -> str:
+    moment = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def later(job: Job, seconds: float) -> None:
+    """Let some time pass for a job."""
+    job.submitted_at -= seconds
+    job.started_at -= seconds
+    job.finished_at -= seconds
+
+
+def test_a_job_is_found_by_its_endpoint(fal: Sandbox, client: httpx.Client) -> None:
+    fal.run_seconds = 60
+    job = client.post(f"{QUEUE}/{FLUX}", json={"prompt": "A cat"}).json()
+    client.post(f"{QUEUE}/fal-ai/flux/schnell", json={"prompt": "A dog"})
+    (running,) = past(client)
+    assert (running["request_id"], running["endpoint_id"]) == (job["request_id"], FLUX)
+    assert running["ended_at"] is running["status_code"] is running["duration"] is None
+    later(fal.jobs[job["request_id"]], 90)
+    (done,) = past(client)
+    assert (done["status_code"], done["duration"]) == (200, 60)
+    assert done["sent_at"] <= done["started_at"] < done["ended_at"]
+    assert not {"json_input", "json_output"} & set(done)
+
+
+def test_a_job_that_waits_has_not_begun(fal: Sandbox, client: httpx.Client) -> None:
+    fal.queue_seconds = 60
+    client.post(f"{QUEUE}/{FLUX}", json={"prompt": "A cat"})
+    assert past(client) == []
+
+
+def test_the_arguments_of_a_lost_submission_are_found(fal: Sandbox, client: httpx.Client) -> None:
+    fal.on("POST", "queue.fal.run", "*", Cut("headers"))
+    before, arguments = ago(1), {"prompt": "A cat", "seed": 7}
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.post(f"{QUEUE}/{FLUX}", json=arguments)
+    (item,) = past(client, expand="payloads", start=before)
+    assert item["json_input"] == arguments
+    assert item["json_output"]["seed"] == 7
+    assert item["request_id"] in fal.jobs
+
+
+def test_direct_calls_are_among_the_requests(client: httpx.Client) -> None:
+    run = client.post(f"{RUN}/{FLUX}", json={"prompt": "run"})
+    stream = client.post(f"{RUN}/{FLUX}/stream", json={"prompt": "stream"})
+    client.post(f"{RUN}/{FLUX}", json={"prompt": "secret"}, headers={"X-Fal-Store-IO": "0"})
+    secret, second, first = past(client, expand="payloads")
+    assert "json_input" not in secret
+    ids = [answer.headers["x-fal-request-id"] for answer in (run, stream)]
+    assert [first["request_id"], second["request_id"]] == ids
+    assert (first["json_input"], first["json_output"]) == ({"prompt": "run"}, run.json())
+    assert second["json_output"] == events(stream)[-1]
+
+
+def test_a_stream_whose_reader_leaves_has_ended(fal: Sandbox, client: httpx.Client) -> None:
+    fal.run_seconds = 60
+    with client.stream("POST", f"{RUN}/{FLUX}/stream", json={"prompt": "A cat"}):
+        (item,) = past(client)
+        assert item["ended_at"] is None
+    deadline = time.monotonic() + 10
+    while past(client)[0]["ended_at"] is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert past(client)[0]["status_code"] == 499
+
+
+def test_requests_are_selected(fal: Sandbox, client: httpx.Client) -> None:
+    prompts = ("A cat", "[nsfw]", "[fail]")
+    jobs = [client.post(f"{QUEUE}/{FLUX}", json={"prompt": p}).json() for p in prompts]
+    ids = [job["request_id"] for job in jobs]
+    for status, request_id in zip(("success", "user_error", "error"), ids, strict=True):
+        (item,) = past(client, status=status)
+        assert item["request_id"] == request_id
+    assert [item["request_id"] for item in past(client)] == ids[::-1]
+    (item,) = past(client, request_id=ids[1])
+    assert item["status_code"] == 422
+    assert past(client, end=ago(60)) == past(client, start=ago(-60), end=ago(-120)) == []
+    assert len(past(client, start=ago(60), end=ago(-60))) == 3
+    assert past(client, endpoint_id="fal-ai/flux/schnell") == []
+    later(fal.jobs[ids[0]], 2 * 24 * 3600)
+    assert len(past(client)) == 2
+    assert len(past(client, request_id=ids[0])) == 1
+    fal.jobs[ids[0]].finished_at += 5
+    whole_week = ago(7 * 24 * 3600)[:10]
+    assert past(client, start=whole_week)[-1]["request_id"] == ids[0]
+    assert past(client, start=whole_week, sort_by="duration")[0]["request_id"] == ids[0]
+
+
+def test_requests_come_in_pages(client: httpx.Client) -> None:
+    for number in range(3):
+        client.post(f"{QUEUE}/{FLUX}", json={"prompt": str(number)})
+    params = {"endpoint_id": FLUX, "limit": "2"}
+    first = client.get(REQUESTS, params=params).json()
+    assert (len(first["items"]), first["has_more"]) == (2, True)
+    params["cursor"] = first["next_cursor"]
+    second = client.get(REQUESTS, params=params).json()
+    assert (len(second["items"]), second["has_more"], second["next_cursor"]) == (1, False, None)
+
+
+def test_what_was_used_is_charged(client: httpx.Client) -> None:
+    client.post(f"{RUN}/{FLUX}", json={"prompt": "A cat", "num_images": 3})
+    client.post(f"{QUEUE}/{FLUX}", json={"prompt": "A dog"})
+    client.post(f"{QUEUE}/{FLUX}", json={"prompt": "[nsfw]"})
+    (price,) = client.get(PRICING, params={"endpoint_id": FLUX}).json()["prices"]
+    params = {"expand": ["time_series", "summary", "auth_method"], "timeframe": "day"}
+    usage = client.get(USAGE, params=params).json()
+    (bucket,) = usage["time_series"]
+    assert datetime.fromisoformat(bucket["bucket"]).hour == 0
+    (row,) = bucket["results"]
+    assert usage["summary"] == [row]
+    assert (row["quantity"], row["unit"], row["unit_price"]) == (4, "image", price["unit_price"])
+    assert row["cost"] == row["cost_total"] == pytest.approx(4 * price["unit_price"])
+    assert row["auth_method"]
+    assert (usage["next_cursor"], usage["has_more"]) == (None, False)
+
+
+def test_usage_is_selected(client: httpx.Client) -> None:
+    client.post(f"{RUN}/{FLUX}", json={"prompt": "A cat"})
+    for params in ({"endpoint_id": "fal-ai/flux/schnell"}, {"api_key_id": "another"}):
+        assert client.get(USAGE, params=params).json()["time_series"] == []
+    exact = {"bound_to_timeframe": "false", "start": ago(60), "end": ago(30), "timeframe": "month"}
+    assert client.get(USAGE, params=exact).json()["time_series"] == []
+    whole = {**exact, "bound_to_timeframe": "true", "timezone": "Asia/Kathmandu", "end": ago(0)}
+    (bucket,) = client.get(USAGE, params=whole).json()["time_series"]
+    assert bucket["bucket"].endswith("-01T00:00:00+05:45")
+
+
+def test_an_account_tells_what_is_left(client: httpx.Client) -> None:
+    assert set(client.get(BILLING).json()) == {"username"}
+    credits = client.get(BILLING, params={"expand": "credits"}).json()["credits"]
+    assert credits["current_balance"] > 0
+    assert credits["currency"] == "USD"
+
+
+def test_the_platform_tells_everybody_where_webhooks_come_from(anybody: httpx.Client) -> None:
+    (network,) = anybody.get("https://api.fal.ai/v1/meta").json()["webhook_ip_ranges"]
+    assert ip_network(network).is_private
+
+
+@pytest.mark.parametrize(
+    ("url", "params"),
+    [
+        (REQUESTS, {}),
+        (REQUESTS, {"endpoint_id": FLUX, "limit": "101"}),
+        (REQUESTS, {"endpoint_id": FLUX, "status": "failed"}),
+        (REQUESTS, {"endpoint_id": FLUX, "sort_by": "price"}),
+        (REQUESTS, {"endpoint_id": FLUX, "start": "yesterday"}),
+        (USAGE, {"expand": "auth_method"}),
+        (USAGE, {"timeframe": "year"}),
+        (USAGE, {"timezone": "Nowhere/At-All"}),
+    ],
+)
+def test_wrong_parameters_are_refused(
+    client: httpx.Client, url: str, params: dict[str, str]
+) -> None:
+    answer = client.get(url, params=params)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "validation_error")
+
+
+@pytest.mark.parametrize("url", [REQUESTS, USAGE, BILLING])
+def test_the_platform_asks_for_a_key(anybody: httpx.Client, url: str) -> None:
+    assert anybody.get(url, params={"endpoint_id": FLUX}).status_code == 401
+    limited = {"Authorization": "Key limited:secret"}
+    answer = anybody.get(url, params={"endpoint_id": FLUX}, headers=limited)
+    assert answer.status_code == (200 if url == REQUESTS else 403)
 
 
 # The models' documents

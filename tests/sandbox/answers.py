@@ -100,6 +100,11 @@ def cancelled() -> Answer:
     return detail(CANCELLED_STATUS, "Request was cancelled by the client", "client_cancelled")
 
 
+def disconnected() -> Answer:
+    """What becomes of a direct call whose caller has gone."""
+    return detail(CANCELLED_STATUS, "Client disconnected", "client_disconnected")
+
+
 def api_error(status: int, kind: str, message: str) -> Answer:
     """The third shape of an error, which only api.fal.ai has."""
     return Answer(status, {"error": {"type": kind, "message": message}})

@@ -164,8 +164,7 @@ class Models:
         output = self.prepared(endpoint, arguments)
         if isinstance(output, Answer):
             return output
-        units = str(output.count if "images" in output.fields else 1)
-        return Answer(200, output.body(), {"X-Fal-Billable-Units": units})
+        return Answer(200, output.body(), billed(output))
 
     def prepared(self, endpoint: EndpointId, arguments: Json) -> Output | Answer:
         """The output to be made, or the error that comes in its place."""
@@ -182,6 +181,10 @@ class Models:
             return model_error(422, [error_item(["body"], "dict_type", msg, arguments)])
         failure = _scripted_failure(arguments)
         return failure or Output(str(endpoint), model, arguments, self.storage)
+
+
+def billed(output: Output) -> dict[str, str]:
+    return {"X-Fal-Billable-Units": str(output.billable_units)}
 
 
 def _prompt(arguments: Json) -> str:

@@ -67,6 +67,10 @@ class Output:
         return {name: getattr(self, f"_{name}")() for name in self.fields}
 
     @property
+    def billable_units(self) -> int:
+        return self.count if "images" in self.fields else 1
+
+    @property
     def fields(self) -> list[str]:
         for pattern, shape in SHAPES.items():
             if fnmatchcase(self._endpoint_id, pattern):

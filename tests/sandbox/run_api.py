@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 from starlette.requests import Request
@@ -14,10 +14,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from sandbox.answers import Answer, Json, path_not_found, start_timeout
+from sandbox.answers import Answer, Json, disconnected, path_not_found, start_timeout
 from sandbox.auth import key_problem
 from sandbox.endpoints import EndpointId
-from sandbox.jobs import Latency, allowed_wait
+from sandbox.history import PastRequest, may_store
+from sandbox.jobs import Latency, allowed_wait, billed
 from sandbox.media import CONTENT_TYPES, draw, encoded
 from sandbox.messages import pack, unpack
 from sandbox.outputs import Output
@@ -53,16 +54,23 @@ class RunApi:
         path = request.path_params["endpoint"]
         endpoint = known_endpoint(self._world, request, path, path.endswith("/stream"))
         arguments = await read_json(request)
-        headers = {"x-fal-request-id": str(uuid.uuid4())}
+        sent_at = time.time()
+        request_id = str(uuid.uuid4())
         latency = self._world.models.latency_of(endpoint, arguments)
         if not await _started_in_time(request, latency):
-            return start_timeout().response(headers)
+            return start_timeout().response({"x-fal-request-id": request_id})
         streamed = self._streamed(endpoint)
-        if streamed is not None:
-            return await self._stream(streamed, arguments, latency, headers)
-        await asyncio.sleep(latency.run_seconds)
-        answer = await self._world.models.run(endpoint, arguments)
-        return answer.response(headers)
+        run = PastRequest(
+            request_id=request_id,
+            endpoint=streamed or endpoint,
+            arguments=arguments,
+            sent_at=sent_at,
+            started_at=time.time(),
+            stored=may_store(request.headers.get("x-fal-store-io")),
+        )
+        self._world.direct_runs.append(run)
+        answering = self._stream if streamed else self._run
+        return await answering(run, latency.run_seconds)
 
     def _streamed(self, endpoint: EndpointId) -> EndpointId | None:
         """The endpoint that streams at this path, if one does."""
@@ -72,15 +80,19 @@ class RunApi:
         model = self._world.models.catalog.find(str(base))
         return base if model is not None and model.streams else None
 
-    async def _stream(
-        self, endpoint: EndpointId, arguments: Json, latency: Latency, headers: dict[str, str]
-    ) -> Response:
+    async def _run(self, run: PastRequest, seconds: float) -> Response:
+        await asyncio.sleep(seconds)
+        run.end(await self._world.models.run(run.endpoint, run.arguments))
+        return _response(run)
+
+    async def _stream(self, run: PastRequest, seconds: float) -> Response:
         """What goes wrong before the first event comes as ordinary JSON."""
-        output = self._world.models.prepared(endpoint, arguments)
+        models = self._world.models
+        output = models.prepared(run.endpoint, run.arguments)
         if isinstance(output, Answer):
-            return output.response(headers)
-        events = _events(output, latency.run_seconds)
-        return StreamingResponse(events, headers=headers, media_type="text/event-stream")
+            run.end(output)
+            return _response(run)
+        return _event_stream(run, _previews_and_output(output, seconds), billed(output))
 
     async def realtime(self, socket: WebSocket) -> None:
         endpoint = EndpointId.parse(socket.path_params["endpoint"])
@@ -124,17 +136,37 @@ async def _deny(socket: WebSocket, answer: Answer) -> None:
     await socket.send_denial_response(JSONResponse(answer.body, answer.status))
 
 
-async def _events(output: Output, seconds: float) -> AsyncIterator[str]:
+def _response(run: PastRequest) -> Response:
+    assert run.answer is not None
+    return run.answer.response({"x-fal-request-id": run.request_id})
+
+
+def _event_stream(
+    run: PastRequest, events: AsyncIterator[Json], headers: Mapping[str, str]
+) -> Response:
+    """The events, the last of which is what the run has made."""
+
+    async def texts() -> AsyncIterator[str]:
+        answer = disconnected()
+        try:
+            async for data in events:
+                last = data
+                yield f"data: {json.dumps(data)}\n\n"
+            answer = Answer(200, last, headers)
+        finally:
+            run.end(answer)
+
+    named = {"x-fal-request-id": run.request_id}
+    return StreamingResponse(texts(), headers=named, media_type="text/event-stream")
+
+
+async def _previews_and_output(output: Output, seconds: float) -> AsyncIterator[Json]:
     """Ever sharper previews, then the output itself; each model has shapes of its own. [?]"""
     if "images" in output.fields:
         for step in range(1, PREVIEWS + 1):
             await asyncio.sleep(seconds / PREVIEWS)
-            yield _event(await asyncio.to_thread(_preview, output, step))
-    yield _event(await asyncio.to_thread(output.body))
-
-
-def _event(data: Json) -> str:
-    return f"data: {json.dumps(data)}\n\n"
+            yield await asyncio.to_thread(_preview, output, step)
+    yield await asyncio.to_thread(output.body)
 
 
 def _preview(output: Output, step: int) -> Json:

@@ -10,6 +10,7 @@ from typing import Any
 from sandbox.answers import Json
 from sandbox.auth import Tokens
 from sandbox.catalog import Catalog
+from sandbox.history import PastRequest
 from sandbox.jobs import Latency, Models, Queue
 from sandbox.scripting import Script
 from sandbox.storage import Storage
@@ -31,6 +32,7 @@ class World:
         self.storage = Storage()
         self.models = Models(Catalog(), self.storage)
         self.queue = Queue(self.models)
+        self.direct_runs: list[PastRequest] = []
         self.script = Script()
         self.webhooks: list[Delivery] = []
         # Tokens outlive a reset: a client that stays keeps the one that it got.
@@ -45,9 +47,15 @@ class World:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
+    async def past_requests(self) -> list[PastRequest]:
+        """All that a runner has taken on, whichever way it came."""
+        started = [job for job in self.queue.jobs.values() if job.status != "IN_QUEUE"]
+        return [*self.direct_runs, *[await PastRequest.of_job(job) for job in started]]
+
     async def reset(self) -> None:
         self.script.clear()
         self.queue.clear()
+        self.direct_runs.clear()
         self.webhooks.clear()
         self.storage.uploads.clear()
         self.realtime_idle_seconds = REALTIME_IDLE_SECONDS
