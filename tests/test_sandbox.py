@@ -196,6 +196,40 @@ def test_a_token_is_good_for_its_app_alone_and_for_streams_alone(client: httpx.C
     assert {foreign.status_code, unknown.status_code, elsewhere.status_code} == {401}
 
 
+# Workflows
+
+
+WORKFLOW = f"{RUN}/workflows/fal-ai/sdxl-sticker/stream"
+
+
+def test_a_workflow_tells_of_its_steps(client: httpx.Client) -> None:
+    told = events(client.post(WORKFLOW, json={"prompt": "A cat"}))
+    assert [event["type"] for event in told] == [*["submit", "completion"] * 2, "output"]
+    submit, completion, *_, last, output = told
+    assert set(submit) == {"type", "node_id", "app_id", "request_id"}
+    assert submit["node_id"] == completion["node_id"]
+    assert completion["output"]["prompt"] == "A cat"
+    assert set(output) == {"type", "output"}
+    assert output["output"] == last["output"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [({"prompt": "[fail]"}, 500), ({"prompt": "A", "num_images": 9}, 422)]
+)
+def test_a_step_that_fails_is_the_last(
+    client: httpx.Client, arguments: dict[str, Any], status: int
+) -> None:
+    submit, error = events(client.post(WORKFLOW, json=arguments))
+    assert (error["type"], error["node_id"]) == ("error", submit["node_id"])
+    assert submit["request_id"] in error["message"]
+    assert error["error"]["status"] == status
+    assert error["error"]["body"]["detail"][0]["loc"][0] == "body"
+
+
+def test_a_workflow_without_arguments_has_no_steps(client: httpx.Client) -> None:
+    assert client.post(WORKFLOW, json=[]).status_code == 422
+
+
 # The platform: models, requests, usage
 
 

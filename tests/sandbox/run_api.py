@@ -24,6 +24,7 @@ from sandbox.messages import pack, unpack
 from sandbox.outputs import Output
 from sandbox.queue_api import known_endpoint, read_json
 from sandbox.storage import data_uri
+from sandbox.workflows import workflow_events
 from sandbox.world import World
 
 PREVIEWS = 3
@@ -77,6 +78,8 @@ class RunApi:
         if not endpoint.path.endswith("/stream"):
             return None
         base = EndpointId(endpoint.app, endpoint.path.removesuffix("/stream"))
+        if base.is_workflow:
+            return base
         model = self._world.models.catalog.find(str(base))
         return base if model is not None and model.streams else None
 
@@ -88,6 +91,8 @@ class RunApi:
     async def _stream(self, run: PastRequest, seconds: float) -> Response:
         """What goes wrong before the first event comes as ordinary JSON."""
         models = self._world.models
+        if run.endpoint.is_workflow and isinstance(run.arguments, dict):
+            return _event_stream(run, workflow_events(models, run.arguments, seconds), {})
         output = models.prepared(run.endpoint, run.arguments)
         if isinstance(output, Answer):
             run.end(output)
