@@ -134,6 +134,7 @@ def workshop(tmp_path: Path, photo: Path) -> Path:
         "python3": f'exec "{sys.executable}" "$@"',
         "jq": f'exec "{sys.executable}" -c "{JQ}" "$@"',
         "pbcopy": "cat",
+        "uv": UV,
     }
     for folder in (tmp_path / "bin", tmp_path / ".venv/bin"):
         folder.mkdir(parents=True)
@@ -144,6 +145,12 @@ def workshop(tmp_path: Path, photo: Path) -> Path:
     return tmp_path
 
 
+# What the file would install is here already; it must be there, and Python does the rest.
+UV = """\
+[ "$1 $2 $3" = "run --no-project --with-requirements" ] && [ -f "$4" ] || exit 1
+shift 4
+exec "$@"
+"""
 JQ = """
 import sys, jq
 program, raw = sys.argv[-1], '-r' in sys.argv

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Cli
+from conftest import ROOT, Cli
 from sandbox import Cut, Job, Sandbox
 
 FLUX = "fal-ai/flux/dev"
@@ -456,3 +458,39 @@ def test_the_name_of_an_input_may_mislead(fal: Sandbox, anybody: httpx.Client, c
     assert input_names(anybody, model) == ["TextToImageInput", "ImageToImageInput"]
     lines = cli("list-models", "--schema", model).stdout.splitlines()
     assert lines[0].startswith("prompt\tstring\trequired")
+
+
+# What is installed for it
+
+
+def needed(source: str) -> set[str]:
+    """The modules that a file imports and that Python does not bring."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(str(node.module).partition(".")[0])
+    return modules - {"sandbox"} - sys.stdlib_module_names
+
+
+def required(name: str) -> set[str]:
+    """The packages of a requirements file and of those that it includes."""
+    packages: set[str] = set()
+    path = ROOT / name
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            packages |= required(str((path.parent / line[3:]).resolve()))
+        elif line and not line.startswith("#"):
+            packages.add(re.split("[<>=]", line)[0])
+    return packages
+
+
+def test_its_own_requirements_are_all_that_it_needs() -> None:
+    files = (ROOT / "tests/sandbox").glob("*.py")
+    modules = set().union(*(needed(file.read_text(encoding="utf-8")) for file in files))
+    packages = {"Pillow" if name == "PIL" else name for name in modules}
+    # The skill needs the one, and uvicorn the other.
+    unseen = {"fal-client", "websockets"}
+    assert packages | unseen == required("tests/sandbox/requirements.txt")
+    assert packages < required("tests/requirements.txt")
