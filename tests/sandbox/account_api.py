@@ -152,10 +152,17 @@ class Period:
     def asked_for(cls, request: Request) -> Period:
         """What the parameters say: the last day in hours, if they say nothing."""
         now = datetime.now(timezone.utc)
-        start, end = moment(request, "start", now - DAY), moment(request, "end", now)
-        timeframe = one_of(request, "timeframe", *TIMEFRAMES) or _fitting_timeframe(end - start)
-        bound = one_of(request, "bound_to_timeframe", "true", "false") != "false"
-        return cls(start, end, timeframe, _zone(request), bound)
+        start = moment(request, "start", now - DAY)
+        end = moment(request, "end", now)
+        timeframe = one_of(request, "timeframe", *TIMEFRAMES)
+        bound = one_of(request, "bound_to_timeframe", "true", "false")
+        return cls(
+            start=start,
+            end=end,
+            timeframe=timeframe or _fitting_timeframe(end - start),
+            zone=_zone(request),
+            bound=bound != "false",
+        )
 
     def bucket(self, at: float) -> datetime | None:
         """The beginning of the piece that a moment is in; None outside of the whole span.

@@ -42,8 +42,10 @@ def choice(description: str, *values: str | int, default: str | int) -> Schema:
 
 def nullable(schema: Schema) -> Schema:
     """How pydantic writes an optional field down."""
-    outside: Schema = {key: schema[key] for key in ("description", "default") if key in schema}
-    inside = {key: value for key, value in schema.items() if key not in outside}
+    inside, outside = Schema(), Schema()
+    for key, value in schema.items():
+        place = outside if key in ("description", "default") else inside
+        place[key] = value
     return {"anyOf": [inside, {"type": "null"}], **outside}
 
 

@@ -7,7 +7,6 @@ import re
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from urllib.parse import unquote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from sandbox.answers import Refused, detail
 from sandbox.auth import check_key
 from sandbox.queue_api import read_json
-from sandbox.storage import CDN_URL, PendingUpload, StoredFile
+from sandbox.storage import CDN_URL, PendingUpload, StoredFile, url_path
 from sandbox.world import World
 
 WITHOUT_KEY = "Authorization header is required"
@@ -86,7 +85,8 @@ class RestApi:
         return JSONResponse({"token": self._issue(body, "duration")})
 
     def _issue(self, body: Mapping[str, object], lifetime_field: str) -> str:
-        apps, lifetime = body.get("allowed_apps"), body.get(lifetime_field, 120)
+        apps = body.get("allowed_apps")
+        lifetime = body.get(lifetime_field, 120)
         if not isinstance(apps, list) or not isinstance(lifetime, (int, float)):
             raise Refused(detail(422, "allowed_apps is missing"))
         return self._world.tokens.issue(map(str, apps), lifetime)
@@ -130,7 +130,8 @@ class CdnApi:
 
     async def upload_part(self, request: Request) -> Response:
         pending = self._pending_upload(request)
-        number, content = request.path_params["number"], await request.body()
+        number = request.path_params["number"]
+        content = await request.body()
         etag = pending.add(number, content, self._world.script.kept(content))
         return JSONResponse({"partNumber": number, "etag": etag}, headers={"ETag": etag})
 
@@ -147,14 +148,18 @@ class CdnApi:
 
     async def put_signed(self, request: Request) -> Response:
         """Take a whole file from whoever has the URL that was handed out for it."""
-        path = request.url.path
+        pending = self._expected_at(request)
+        if pending is None or not _is_signed(request, pending):
+            raise Refused(FORBIDDEN)
+        self._keep(pending, self._world.script.kept(await request.body()))
+        return Response()
+
+    def _expected_at(self, request: Request) -> PendingUpload | None:
+        """The upload that was announced for the path."""
         for pending in self._world.storage.pending.values():
-            if unquote(urlsplit(pending.url).path) == unquote(path) and _is_signed(
-                request, pending
-            ):
-                self._keep(pending, self._world.script.kept(await request.body()))
-                return Response()
-        raise Refused(FORBIDDEN)
+            if url_path(pending.url) == request.scope["path"]:
+                return pending
+        return None
 
     def _keep(self, pending: PendingUpload, content: bytes) -> None:
         storage = self._world.storage
@@ -162,7 +167,7 @@ class CdnApi:
 
     async def download(self, request: Request) -> Response:
         """Whoever knows the URL may read."""
-        file = self._world.storage.at_path(unquote(request.url.path))
+        file = self._world.storage.at_path(request.scope["path"])
         if file is None:
             raise Refused(detail(404, "Not Found"))
         await run_in_threadpool(lambda: file.content)  # drawing takes a moment
@@ -194,8 +199,9 @@ def _is_signed(request: Request, pending: PendingUpload) -> bool:
 def _described(request: Request) -> tuple[str, str]:
     """The name and type that the headers give the file."""
     content_type = request.headers.get("content-type", "application/octet-stream")
-    unnamed = f"upload{mimetypes.guess_extension(content_type) or '.bin'}"
-    return request.headers.get("x-fal-file-name", unnamed), content_type
+    extension = mimetypes.guess_extension(content_type) or ".bin"
+    name = request.headers.get("x-fal-file-name", f"upload{extension}")
+    return name, content_type
 
 
 def _served(file: StoredFile, asked: str) -> Response:
@@ -213,6 +219,9 @@ def _served(file: StoredFile, asked: str) -> Response:
 
 
 def _bounds(first: str, last: str, total: int) -> tuple[int, int]:
+    """Where the range begins and ends; without a first byte, it is so many of the last."""
     if not first:
         return max(0, total - int(last)), total
-    return int(first), min(int(last) + 1, total) if last else total
+    if not last:
+        return int(first), total
+    return int(first), min(int(last) + 1, total)

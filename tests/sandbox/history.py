@@ -46,7 +46,8 @@ class PastRequest:
 
     @property
     def billable_units(self) -> float:
-        return float(self.answer.headers.get("X-Fal-Billable-Units", 0)) if self.answer else 0.0
+        headers = self.answer.headers if self.answer else {}
+        return float(headers.get("X-Fal-Billable-Units", 0))
 
     @property
     def duration(self) -> float | None:
@@ -69,14 +70,17 @@ class PastRequest:
             "endpoint_id": str(self.endpoint),
             "started_at": timestamp(self.started_at),
             "sent_at": timestamp(self.sent_at),
-            "ended_at": None if self.ended_at is None else timestamp(self.ended_at),
-            "status_code": None if self.answer is None else self.answer.status,
+            "ended_at": None,
+            "status_code": None,
             "duration": self.duration,
         }
+        if self.ended_at is not None and self.answer is not None:
+            item["ended_at"] = timestamp(self.ended_at)
+            item["status_code"] = self.answer.status
         # Whether fields that are not stored are null or left out is not on record. [?]
         if with_payloads and self.stored:
             item["json_input"] = self.arguments
-            item["json_output"] = None if self.answer is None else self.answer.body
+            item["json_output"] = self.answer.body if self.answer else None
         return item
 
 

@@ -84,8 +84,10 @@ class Job:
     @property
     def queue_position(self) -> int:
         waiting = self.started_at - self.submitted_at
+        if waiting <= 0:
+            return 0
         left = self.started_at - time.time()
-        return int(self.latency.others_ahead * left / waiting) if waiting > 0 else 0
+        return int(self.latency.others_ahead * left / waiting)
 
     @property
     def logs(self) -> list[dict[str, Json]]:
@@ -130,8 +132,7 @@ class Job:
 
 
 def _log_messages(further: int) -> list[str]:
-    steps = 4
-    progress = [f"{100 * step // steps}%|{'#' * step:<{steps}}|" for step in range(steps + 1)]
+    progress = ["0%|    |", "25%|#   |", "50%|##  |", "75%|### |", "100%|####|"]
     chatter = [f"Working on frame {number}" for number in range(1, further + 1)]
     return ["Preparing the model", *chatter, *progress, "Uploading the result"]
 
@@ -239,12 +240,18 @@ class Queue:
 
     def find(self, app: str, request_id: str) -> Job | None:
         job = self.jobs.get(request_id)
-        return job if job is not None and job.endpoint.app == app else None
+        if job is None or job.endpoint.app != app:
+            return None
+        return job
 
     def length(self, endpoint: EndpointId) -> int:
         """How many wait for the endpoint."""
-        waiting = (job for job in self.jobs.values() if job.status == "IN_QUEUE")
-        return sum(job.endpoint == endpoint for job in waiting)
+        waiting = [
+            job
+            for job in self.jobs.values()
+            if job.endpoint == endpoint and job.status == "IN_QUEUE"
+        ]
+        return len(waiting)
 
     def clear(self) -> None:
         for job in self.jobs.values():

@@ -38,8 +38,8 @@ def invalid(message: str) -> Answer:
 
 def listed(request: Request, name: str) -> list[str]:
     """A parameter that may be repeated, or given once with commas."""
-    parts = ",".join(request.query_params.getlist(name)).split(",")
-    return [part for part in parts if part]
+    values = ",".join(request.query_params.getlist(name))
+    return [value for value in values.split(",") if value]
 
 
 def endpoint_ids(request: Request, required: bool = False) -> list[str]:

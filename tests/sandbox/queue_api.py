@@ -58,7 +58,9 @@ class QueueApi:
 
     def _check_queue_length(self, request: Request, endpoint: EndpointId) -> None:
         limit = request.query_params.get("fal_max_queue_length", "")
-        if limit.isdigit() and self._world.queue.length(endpoint) > int(limit):
+        if not limit.isdigit():
+            return
+        if self._world.queue.length(endpoint) > int(limit):
             # The status is documented, the words are not. [?]
             raise Refused(detail(429, "Queue length limit exceeded"))
 
@@ -95,7 +97,7 @@ class QueueApi:
     def _job(self, request: Request, with_token: bool = False) -> Job:
         """The job of the path: under its app alone, though it may have a longer id."""
         endpoint = EndpointId.parse(request.path_params["app"])
-        check_caller(self._world, request, endpoint, with_token)
+        check_caller(self._world, request, endpoint, with_token=with_token)
         if endpoint.path:
             raise Refused(detail(405, "Method Not Allowed"))
         job = self._world.queue.find(endpoint.app, request.path_params["request_id"])
@@ -122,7 +124,7 @@ async def _post(client: httpx.AsyncClient, delivery: Delivery) -> int | None:
 
 
 def check_caller(
-    world: World, request: Request, endpoint: EndpointId, with_token: bool = False
+    world: World, request: Request, endpoint: EndpointId, *, with_token: bool = False
 ) -> None:
     if with_token:
         world.tokens.check(request, endpoint)
@@ -131,11 +133,11 @@ def check_caller(
 
 
 def known_endpoint(
-    world: World, request: Request, text: str, with_token: bool = False
+    world: World, request: Request, text: str, *, with_token: bool = False
 ) -> EndpointId:
     """The endpoint of a path, for a caller whom fal lets in and if its app exists."""
     endpoint = EndpointId.parse(text)
-    check_caller(world, request, endpoint, with_token)
+    check_caller(world, request, endpoint, with_token=with_token)
     if not world.models.catalog.serves_app(endpoint):
         raise Refused(application_not_found(endpoint.alias))
     return endpoint

@@ -53,7 +53,7 @@ class RunApi:
         To a stream, a token in the URL is enough, for browsers.
         """
         path = request.path_params["endpoint"]
-        endpoint = known_endpoint(self._world, request, path, path.endswith("/stream"))
+        endpoint = known_endpoint(self._world, request, path, with_token=path.endswith("/stream"))
         arguments = await read_json(request)
         sent_at = time.time()
         request_id = str(uuid.uuid4())
@@ -70,8 +70,9 @@ class RunApi:
             stored=may_store(request.headers.get("x-fal-store-io")),
         )
         self._world.direct_runs.append(run)
-        answering = self._stream if streamed else self._run
-        return await answering(run, latency.run_seconds)
+        if streamed is not None:
+            return await self._stream(run, latency.run_seconds)
+        return await self._run(run, latency.run_seconds)
 
     def _streamed(self, endpoint: EndpointId) -> EndpointId | None:
         """The endpoint that streams at this path, if one does."""

@@ -28,6 +28,10 @@ class StoredFile:
         return self.make()
 
 
+def _secret() -> str:
+    return uuid.uuid4().hex
+
+
 @dataclass
 class PendingUpload:
     """A file that is still to come, at once or in parts. Its signature stands for a key."""
@@ -35,8 +39,8 @@ class PendingUpload:
     name: str
     content_type: str
     url: str
-    upload_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    signature: str = field(default_factory=lambda: uuid.uuid4().hex)
+    upload_id: str = field(default_factory=_secret)
+    signature: str = field(default_factory=_secret)
     parts: dict[int, bytes] = field(default_factory=dict)
     etags: dict[int, str] = field(default_factory=dict)
 
@@ -51,9 +55,11 @@ class PendingUpload:
 
     def add(self, number: int, content: bytes, kept: bytes) -> str:
         """Take a part, of which only `kept` is remembered; returns its etag."""
+        digest = hashlib.md5(content).hexdigest()
+        etag = f'"{digest}"'
         self.parts[number] = kept
-        self.etags[number] = f'"{hashlib.md5(content).hexdigest()}"'
-        return self.etags[number]
+        self.etags[number] = etag
+        return etag
 
     @property
     def content(self) -> bytes:
@@ -76,7 +82,8 @@ class Storage:
 
     def reserve_url(self, name: str) -> str:
         """A URL like fal's: a folder of eight hexadecimal digits, an id before the name."""
-        folder, file_id = uuid.uuid4().hex[:8], uuid.uuid4().hex[:20]
+        folder = uuid.uuid4().hex[:8]
+        file_id = uuid.uuid4().hex[:20]
         return f"{CDN_URL}/files/b/{folder}/{file_id}_{quote(name)}"
 
     def keep(
@@ -84,7 +91,7 @@ class Storage:
     ) -> StoredFile:
         url = url or self.reserve_url(name)
         file = StoredFile(url.rpartition("/")[2], content_type, url, make)
-        self.files[_path(url)] = file
+        self.files[url_path(url)] = file
         return file
 
     def keep_upload(
@@ -103,7 +110,9 @@ class Storage:
             return None
         if url.startswith("data:"):
             return _data_uri_content(url)
-        file = self.at_path(_path(url)) if url.startswith("https://v3") else None
+        if not url.startswith("https://v3"):
+            return None
+        file = self.at_path(url_path(url))
         return file.content if file else None
 
 
@@ -111,7 +120,8 @@ def data_uri(content: bytes, content_type: str) -> str:
     return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _path(url: str) -> str:
+def url_path(url: str) -> str:
+    """The path of a URL, as it reads once it has arrived."""
     return unquote(urlsplit(url).path)
 
 

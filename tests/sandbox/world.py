@@ -49,8 +49,12 @@ class World:
 
     async def past_requests(self) -> list[PastRequest]:
         """All that a runner has taken on, whichever way it came."""
-        started = [job for job in self.queue.jobs.values() if job.status != "IN_QUEUE"]
-        return [*self.direct_runs, *[await PastRequest.of_job(job) for job in started]]
+        history = list(self.direct_runs)
+        for job in list(self.queue.jobs.values()):
+            # A job that waits was not sent to a runner; whether fal lists it is not known. [?]
+            if job.status != "IN_QUEUE":
+                history.append(await PastRequest.of_job(job))
+        return history
 
     async def reset(self) -> None:
         self.script.clear()
