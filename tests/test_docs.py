@@ -7,11 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import fal_client
 import pytest
-import tomllib
 from conftest import PATIENCE, ROOT, SCRIPT, Cli
 from PIL import Image
 
@@ -103,7 +103,8 @@ python skill_fal.py subscribe-t2i \
 
 def command_lines(text: str) -> list[str]:
     """The lines of a shell script that run the skill, continued ones joined."""
-    return [line for line in text.replace("\\\n", " ").splitlines() if "skill_fal.py" in line]
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if "skill_fal.py" in line or line.startswith("skill-fal ")]
 
 
 def documented(markdown: str) -> list[str]:
@@ -126,7 +127,7 @@ def titled() -> dict[str, str]:
     lines: dict[str, str] = {}
     for document, found in LINES.items():
         for line in found:
-            words = line.partition("skill_fal.py")[2].split()
+            words = re.split(r"skill_fal\.py|^skill-fal", line, maxsplit=1)[1].split()
             title = f"{document}: {words[0] if words else 'skill_fal.py'}"
             again = sum(re.sub(r" \d+$", "", known) == title for known in lines)
             lines[f"{title} {again + 1}" if again else title] = line
@@ -151,6 +152,8 @@ def workshop(tmp_path: Path, photo: Path) -> Path:
         "python3": f'exec "{sys.executable}" "$@"',
         "jq": f'exec "{sys.executable}" -c "{JQ}" "$@"',
         "pbcopy": "cat",
+        "uv": UV,
+        "skill-fal": f'exec "{sys.executable}" -c "import sys; {INSTALLED}" "$@"',
     }
     for folder in (tmp_path / "bin", tmp_path / ".venv/bin"):
         folder.mkdir(parents=True)
@@ -160,6 +163,17 @@ def workshop(tmp_path: Path, photo: Path) -> Path:
             shim.chmod(0o755)
     return tmp_path
 
+
+# What the file would install is here already; it must be there, and Python does the rest.
+UV = """\
+[ "$1 $2 $3" = "run --no-project --with-requirements" ] && [ -f "$4" ] || exit 1
+shift 4
+exec "$@"
+"""
+# The installed command, as pyproject.toml has it made.
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MODULE, _, FUNCTION = PROJECT["scripts"]["skill-fal"].partition(":")
+INSTALLED = f"from {MODULE} import {FUNCTION}; sys.exit({FUNCTION}())"
 
 JQ = """
 import sys, jq
@@ -208,9 +222,16 @@ def test_the_documents_show_every_command() -> None:
         assert f"`{name}`" in SKILL
 
 
+def test_the_readme_lists_every_flag() -> None:
+    table = README.partition("## All flags")[2].partition("## ")[0]
+    listed = set(re.findall("`(--[a-z0-9-]+)`", table))
+    flags = {flag.name for command in skill_fal.COMMANDS.values() for flag in command.flags}
+    assert listed == flags | {"--json", "--quiet"}
+
+
 def test_the_documents_tell_every_exit_status() -> None:
     told = {int(status) for status in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
-    assert told == {value for name, value in vars(skill_fal.Exit).items() if name.isupper()}
+    assert told == {int(status) for status in skill_fal.Exit}
     rows = re.findall(r"^\| ([\d, ]+) \|", SKILL, re.MULTILINE)
     agent = {int(status) for row in rows for status in row.split(",")}
     assert agent == told - {0, 141}

@@ -11,7 +11,8 @@ From a shell, `python tests/sandbox -- COMMAND …`, see `python tests/sandbox -
 
 Words in a prompt decide a job's fate: [fail] makes the model stumble (500), [nsfw] has the
 content checker stop it (422), and [slow] lets it run for 20 seconds. Keys whose id is `wrong`
-or `locked` are refused as unknown, or for an exhausted balance; other keys are welcome.
+or `locked` are refused as unknown, or for an exhausted balance; one whose id is `limited`
+may not ask what things cost; other keys are welcome.
 
 What nobody has seen fal do, or of which sources disagree, is marked [?] where it is done.
 """

@@ -118,8 +118,10 @@ def child_environment(variables: dict[str, str]) -> dict[str, str]:
     """The user's own environment, except for what leads to fal."""
     kept = {name: value for name, value in os.environ.items() if name.upper() not in OVERRIDDEN}
     # curl and requests look at these before SSL_CERT_FILE, or instead of it.
-    bundles = dict.fromkeys(("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"), variables["SSL_CERT_FILE"])
-    return kept | bundles | variables
+    authority = variables["SSL_CERT_FILE"]
+    for name in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        kept[name] = authority
+    return kept | variables
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -46,9 +47,8 @@ async def answer_refused(request: Request, refusal: Exception) -> Response:
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
     """Starlette's own 405, in the JSON that FastAPI makes of it at fal."""
-    status: int = getattr(error, "status_code", 500)
-    headers: Mapping[str, str] = getattr(error, "headers", None) or {}
-    return detail(status, getattr(error, "detail", "")).response(headers)
+    assert isinstance(error, HTTPException)
+    return detail(error.status_code, error.detail).response(error.headers)
 
 
 def detail(status: int, text: str, error_type: str | None = None) -> Answer:
@@ -98,6 +98,11 @@ def start_timeout() -> Answer:
 
 def cancelled() -> Answer:
     return detail(CANCELLED_STATUS, "Request was cancelled by the client", "client_cancelled")
+
+
+def disconnected() -> Answer:
+    """What becomes of a direct call whose caller has gone."""
+    return detail(CANCELLED_STATUS, "Client disconnected", "client_disconnected")
 
 
 def api_error(status: int, kind: str, message: str) -> Answer:

@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Host, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sandbox.account_api import AccountApi
 from sandbox.answers import Refused, answer_http_error, answer_refused
 from sandbox.files_api import CdnApi, RestApi
 from sandbox.models_api import ModelsApi
@@ -29,7 +30,7 @@ def build_app(world: World) -> ASGIApp:
         "rest.fal.ai": RestApi(world).routes,
         "v3.fal.media": cdn.routes,
         "v3b.fal.media": cdn.routes,
-        "api.fal.ai": models.routes,
+        "api.fal.ai": [*models.routes, *AccountApi(world).routes],
         "fal.ai": models.site_routes,
     }
     unknown = Unknown(world.script)

@@ -1,10 +1,16 @@
-"""The keys that the sandbox takes, and what fal says to the others."""
+"""The keys and tokens that the sandbox takes, and what fal says to the others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
 
 from sandbox.answers import Answer, Refused, detail
+from sandbox.endpoints import EndpointId
 
 FAKE_KEY = "dummy-id:dummy-secret-for-the-sandbox"
 
@@ -36,3 +42,44 @@ def key_problem(authorization: str, without_key: str) -> Answer | None:
     if key_id == "locked":
         return detail(403, EXHAUSTED)
     return None
+
+
+def cannot_access(endpoint: EndpointId) -> str:
+    # The end of the sentence is a guess. [?]
+    return f'Cannot access application "{endpoint.app}". Authentication is required.'
+
+
+@dataclass(frozen=True)
+class Token:
+    """Good for some apps, for a while."""
+
+    apps: tuple[str, ...]
+    expires_at: float
+
+
+class Tokens:
+    """What browsers show in place of a key, in the URL."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, Token] = {}
+
+    def issue(self, apps: Iterable[str], seconds: float) -> str:
+        text = f"sandbox-jwt-{uuid.uuid4().hex}"
+        self._tokens[text] = Token(tuple(apps), time.time() + seconds)
+        return text
+
+    def admit(self, text: str, endpoint: EndpointId) -> bool:
+        """Whether the token is good for an app, which it names in full or by its alias."""
+        token = self._tokens.get(text)
+        if token is None or token.expires_at < time.time():
+            return False
+        return any(endpoint.alias in app.split("/") for app in token.apps)
+
+    def check(self, connection: HTTPConnection, endpoint: EndpointId) -> None:
+        """Refuse a request that has neither a token of ours in its URL nor a key."""
+        text = connection.query_params.get("fal_jwt_token")
+        if text is None:
+            check_key(connection.headers, cannot_access(endpoint))
+        elif not self.admit(text, endpoint):
+            # What fal says to a token that is unknown or too old is not on record. [?]
+            raise Refused(detail(401, "Invalid token"))

@@ -42,8 +42,10 @@ def choice(description: str, *values: str | int, default: str | int) -> Schema:
 
 def nullable(schema: Schema) -> Schema:
     """How pydantic writes an optional field down."""
-    outside: Schema = {key: schema[key] for key in ("description", "default") if key in schema}
-    inside = {key: value for key, value in schema.items() if key not in outside}
+    inside, outside = Schema(), Schema()
+    for key, value in schema.items():
+        place = outside if key in ("description", "default") else inside
+        place[key] = value
     return {"anyOf": [inside, {"type": "null"}], **outside}
 
 
@@ -188,12 +190,7 @@ def _flux(name: str, steps: Schema) -> Interface:
         "output_format": output_format("jpeg", "png"),
         "acceleration": choice("Speed for quality.", "none", "regular", "high", default="none"),
     }
-    # The picture-to-picture sibling's input is listed too: the name alone does not tell
-    # which input is this endpoint's, the POST path does.
-    sibling = Component({"prompt": PROMPT, "image_url": IMAGE_URL}, ("prompt", "image_url"))
-    return Interface(
-        name, Component(takes, ("prompt",)), GIVES_FLUX, {"ImageToImageInput": sibling}
-    )
+    return Interface(name, Component(takes, ("prompt",)), GIVES_FLUX)
 
 
 def _veo(name: str, frames: Mapping[str, Schema]) -> Interface:
@@ -271,20 +268,18 @@ _KLING_NEGATIVE_PROMPT = text(
 )
 _CFG_SCALE = number("How closely to follow the prompt.", 0, 1, 0.5)
 
-_KLING_2_MASTER = Interface(
-    "KlingVideoV2MasterImageToVideo",
-    Component(
-        {
-            "prompt": text("What should happen.", maxLength=2500),
-            "image_url": IMAGE_URL,
-            "duration": choice("Seconds, as text.", "5", "10", default="5"),
-            "negative_prompt": _KLING_NEGATIVE_PROMPT,
-            "cfg_scale": _CFG_SCALE,
-        },
-        ("prompt", "image_url"),
-    ),
-    GIVES_VIDEO,
-)
+
+def _kling_2(name: str, **further: Schema) -> Interface:
+    takes = {
+        "prompt": text("What should happen.", maxLength=2500),
+        "image_url": IMAGE_URL,
+        "duration": choice("Seconds, as text.", "5", "10", default="5"),
+        "negative_prompt": _KLING_NEGATIVE_PROMPT,
+        "cfg_scale": _CFG_SCALE,
+        **further,
+    }
+    return Interface(name, Component(takes, ("prompt", "image_url")), GIVES_VIDEO)
+
 
 _KLING_3_PRO = Interface(
     "KlingVideoV3ProImageToVideo",
@@ -411,7 +406,10 @@ INTERFACES = {
     "fal-ai/flux/schnell": _flux("FluxSchnell", whole("How many steps.", 1, 12, 4)),
     "fal-ai/nano-banana-2": _NANO_BANANA_2,
     "fal-ai/fooocus": _FOOOCUS,
-    "fal-ai/kling-video/v2/master/image-to-video": _KLING_2_MASTER,
+    "fal-ai/kling-video/v2/master/image-to-video": _kling_2("KlingVideoV2MasterImageToVideo"),
+    "fal-ai/kling-video/v2.5-turbo/pro/image-to-video": _kling_2(
+        "KlingVideoV25TurboProImageToVideo", tail_image_url=nullable(text("The last frame."))
+    ),
     "fal-ai/kling-video/v3/pro/image-to-video": _KLING_3_PRO,
     "fal-ai/veo3.1/image-to-video": _veo("Veo31ImageToVideo", {"image_url": IMAGE_URL}),
     "fal-ai/veo3.1/first-last-frame-to-video": _veo(
@@ -438,6 +436,9 @@ _GENERAL_TEXT_TO_IMAGE = Interface(
         ("prompt",),
     ),
     GIVES_IMAGES,
+    # The input of another endpoint stands beside it, as the nested inputs of real models do:
+    # no name tells which input is this endpoint's, the POST path does.
+    {"ImageToImageInput": Component({"image_url": IMAGE_URL}, ("image_url",))},
 )
 _GENERAL_IMAGE_TO_VIDEO = Interface(
     "ImageToVideo",

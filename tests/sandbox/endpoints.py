@@ -29,5 +29,9 @@ class EndpointId(NamedTuple):
     def namespaced(self) -> bool:
         return self.app.split("/")[0] in NAMESPACES
 
+    @property
+    def is_workflow(self) -> bool:
+        return self.app.split("/")[0] == "workflows"
+
     def __str__(self) -> str:
         return self.app + self.path

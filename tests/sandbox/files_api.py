@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import mimetypes
 import re
-import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from urllib.parse import quote, unquote
+from datetime import UTC, datetime, timedelta
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -20,10 +16,12 @@ from starlette.routing import BaseRoute, Route
 from sandbox.answers import Refused, detail
 from sandbox.auth import check_key
 from sandbox.queue_api import read_json
-from sandbox.storage import CDN_URL, StoredFile
-from sandbox.world import RealtimeToken, World
+from sandbox.storage import CDN_URL, PendingUpload, StoredFile, url_path
+from sandbox.world import World
 
 WITHOUT_KEY = "Authorization header is required"
+# What a wrong signature is told is not on record. [?]
+FORBIDDEN = detail(403, "Forbidden")
 
 
 class RestApi:
@@ -37,6 +35,7 @@ class RestApi:
         return [
             Route("/storage/auth/token", self.cdn_token, methods=["POST"]),
             Route("/storage/upload/initiate", self.initiate_upload, methods=["POST"]),
+            Route("/storage/upload/initiate-multipart", self.initiate_multipart, methods=["POST"]),
             Route("/tokens/", self.token, methods=["POST"]),
             Route("/tokens/realtime", self.realtime_token, methods=["POST"]),
         ]
@@ -46,7 +45,7 @@ class RestApi:
         _check_storage_type(request)
         token = f"sandbox-cdn-{uuid.uuid4().hex}"
         self._world.cdn_tokens.add(token)
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         body = {
             "token": token,
             "token_type": "Bearer",
@@ -59,12 +58,21 @@ class RestApi:
 
     async def initiate_upload(self, request: Request) -> Response:
         """The way of fal's JavaScript client: a URL that takes the file without a key."""
+        pending = await self._expected_upload(request)
+        return JSONResponse({"upload_url": pending.signed_url, "file_url": pending.url})
+
+    async def initiate_multipart(self, request: Request) -> Response:
+        """The same for a large file: the parts' numbers are appended to the URL's path."""
+        pending = await self._expected_upload(request)
+        return JSONResponse({"upload_url": pending.signed_parts_url, "file_url": pending.url})
+
+    async def _expected_upload(self, request: Request) -> PendingUpload:
         check_key(request.headers, WITHOUT_KEY)
         _check_storage_type(request)
         body = await read_json(request)
-        file_url = self._world.storage.reserve_url(body.get("file_name", "upload.bin"))
-        upload_url = f"{file_url}?signature={uuid.uuid4().hex}"
-        return JSONResponse({"upload_url": upload_url, "file_url": file_url})
+        name = body.get("file_name", "upload.bin")
+        content_type = body.get("content_type", "application/octet-stream")
+        return self._world.storage.expect(name, content_type)
 
     async def token(self, request: Request) -> Response:
         check_key(request.headers, WITHOUT_KEY)
@@ -77,13 +85,11 @@ class RestApi:
         return JSONResponse({"token": self._issue(body, "duration")})
 
     def _issue(self, body: Mapping[str, object], lifetime_field: str) -> str:
-        apps, lifetime = body.get("allowed_apps"), body.get(lifetime_field, 120)
+        apps = body.get("allowed_apps")
+        lifetime = body.get(lifetime_field, 120)
         if not isinstance(apps, list) or not isinstance(lifetime, (int, float)):
             raise Refused(detail(422, "allowed_apps is missing"))
-        token = f"sandbox-jwt-{uuid.uuid4().hex}"
-        expires_at = time.time() + lifetime
-        self._world.realtime_tokens[token] = RealtimeToken(tuple(map(str, apps)), expires_at)
-        return token
+        return self._world.tokens.issue(map(str, apps), lifetime)
 
 
 def _check_storage_type(request: Request) -> None:
@@ -92,23 +98,11 @@ def _check_storage_type(request: Request) -> None:
         raise Refused(detail(400, "Invalid storage type"))
 
 
-@dataclass
-class PendingUpload:
-    """An upload in parts, of which some have come."""
-
-    name: str
-    content_type: str
-    url: str
-    parts: dict[int, bytes] = field(default_factory=dict)
-    etags: dict[int, str] = field(default_factory=dict)
-
-
 class CdnApi:
     """v3.fal.media and v3b.fal.media."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._pending: dict[str, PendingUpload] = {}
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -131,42 +125,49 @@ class CdnApi:
 
     async def start_multipart(self, request: Request) -> Response:
         self._check_token(request)
-        name, content_type = _described(request)
-        url = self._world.storage.reserve_url(name)
-        upload_id = uuid.uuid4().hex
-        self._pending[upload_id] = PendingUpload(name, content_type, url)
-        return JSONResponse({"access_url": url, "uploadId": upload_id})
+        pending = self._world.storage.expect(*_described(request))
+        return JSONResponse({"access_url": pending.url, "uploadId": pending.upload_id})
 
     async def upload_part(self, request: Request) -> Response:
-        pending, number = self._pending_upload(request), request.path_params["number"]
+        pending = self._pending_upload(request)
+        number = request.path_params["number"]
         content = await request.body()
-        pending.parts[number] = self._world.script.kept(content)
-        pending.etags[number] = etag = f'"{hashlib.md5(content).hexdigest()}"'
+        etag = pending.add(number, content, self._world.script.kept(content))
         return JSONResponse({"partNumber": number, "etag": etag}, headers={"ETag": etag})
 
     async def complete_multipart(self, request: Request) -> Response:
         """Put together the parts that the client lists; it may list them in any order."""
         pending = self._pending_upload(request)
-        listed = {part["partNumber"]: part["etag"] for part in (await read_json(request))["parts"]}
+        body = await read_json(request)
+        listed = {part["partNumber"]: part["etag"] for part in body["parts"]}
         if listed != pending.etags:
             raise Refused(detail(400, "Parts do not match"))
-        content = b"".join(pending.parts[number] for number in sorted(pending.parts))
-        self._world.storage.keep_upload(pending.name, pending.content_type, content, pending.url)
-        del self._pending[request.path_params["upload_id"]]
+        self._keep(pending, pending.content)
+        del self._world.storage.pending[pending.upload_id]
         return JSONResponse({"access_url": pending.url})
 
     async def put_signed(self, request: Request) -> Response:
-        if "signature" not in request.query_params:
-            raise Refused(detail(403, "Forbidden"))
-        _, content_type = _described(request)
-        url = f"{CDN_URL}{quote(request.url.path)}"
-        name = request.url.path.rpartition("/")[2].partition("_")[2]
-        self._world.storage.keep_upload(name, content_type, await request.body(), url)
+        """Take a whole file from whoever has the URL that was handed out for it."""
+        pending = self._expected_at(request)
+        if pending is None or not _is_signed(request, pending):
+            raise Refused(FORBIDDEN)
+        self._keep(pending, self._world.script.kept(await request.body()))
         return Response()
+
+    def _expected_at(self, request: Request) -> PendingUpload | None:
+        """The upload that was announced for the path."""
+        for pending in self._world.storage.pending.values():
+            if url_path(pending.url) == request.scope["path"]:
+                return pending
+        return None
+
+    def _keep(self, pending: PendingUpload, content: bytes) -> None:
+        storage = self._world.storage
+        storage.keep_upload(pending.name, pending.content_type, content, pending.url)
 
     async def download(self, request: Request) -> Response:
         """Whoever knows the URL may read."""
-        file = self._world.storage.at_path(unquote(request.url.path))
+        file = self._world.storage.at_path(request.scope["path"])
         if file is None:
             raise Refused(detail(404, "Not Found"))
         await run_in_threadpool(lambda: file.content)  # drawing takes a moment
@@ -179,18 +180,28 @@ class CdnApi:
             raise Refused(detail(401, "Invalid token"))
 
     def _pending_upload(self, request: Request) -> PendingUpload:
-        self._check_token(request)
-        pending = self._pending.get(request.path_params["upload_id"])
+        """The upload of the path, for a caller with a token or with the URL's signature."""
+        signed = "signature" in request.query_params
+        if not signed:
+            self._check_token(request)
+        pending = self._world.storage.pending.get(request.path_params["upload_id"])
         if pending is None:
             raise Refused(detail(404, "Upload not found"))
+        if signed and not _is_signed(request, pending):
+            raise Refused(FORBIDDEN)
         return pending
+
+
+def _is_signed(request: Request, pending: PendingUpload) -> bool:
+    return request.query_params.get("signature") == pending.signature
 
 
 def _described(request: Request) -> tuple[str, str]:
     """The name and type that the headers give the file."""
     content_type = request.headers.get("content-type", "application/octet-stream")
-    unnamed = f"upload{mimetypes.guess_extension(content_type) or '.bin'}"
-    return request.headers.get("x-fal-file-name", unnamed), content_type
+    extension = mimetypes.guess_extension(content_type) or ".bin"
+    name = request.headers.get("x-fal-file-name", f"upload{extension}")
+    return name, content_type
 
 
 def _served(file: StoredFile, asked: str) -> Response:
@@ -208,6 +219,9 @@ def _served(file: StoredFile, asked: str) -> Response:
 
 
 def _bounds(first: str, last: str, total: int) -> tuple[int, int]:
+    """Where the range begins and ends; without a first byte, it is so many of the last."""
     if not first:
         return max(0, total - int(last)), total
-    return int(first), min(int(last) + 1, total) if last else total
+    if not last:
+        return int(first), total
+    return int(first), min(int(last) + 1, total)

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Literal
 
 from sandbox.answers import (
@@ -84,8 +84,10 @@ class Job:
     @property
     def queue_position(self) -> int:
         waiting = self.started_at - self.submitted_at
+        if waiting <= 0:
+            return 0
         left = self.started_at - time.time()
-        return int(self.latency.others_ahead * left / waiting) if waiting > 0 else 0
+        return int(self.latency.others_ahead * left / waiting)
 
     @property
     def logs(self) -> list[dict[str, Json]]:
@@ -130,14 +132,13 @@ class Job:
 
 
 def _log_messages(further: int) -> list[str]:
-    steps = 4
-    progress = [f"{100 * step // steps}%|{'#' * step:<{steps}}|" for step in range(steps + 1)]
+    progress = ["0%|    |", "25%|#   |", "50%|##  |", "75%|### |", "100%|####|"]
     chatter = [f"Working on frame {number}" for number in range(1, further + 1)]
     return ["Preparing the model", *chatter, *progress, "Uploading the result"]
 
 
 def _log_entry(message: str, at: float) -> dict[str, Json]:
-    timestamp = datetime.fromtimestamp(at, timezone.utc).isoformat()
+    timestamp = datetime.fromtimestamp(at, UTC).isoformat()
     origin = {"level": "INFO", "source": "USER", "labels": {}}
     return {"message": message, "timestamp": timestamp, **origin}
 
@@ -164,8 +165,7 @@ class Models:
         output = self.prepared(endpoint, arguments)
         if isinstance(output, Answer):
             return output
-        units = str(output.count if "images" in output.fields else 1)
-        return Answer(200, output.body(), {"X-Fal-Billable-Units": units})
+        return Answer(200, output.body(), billed(output))
 
     def prepared(self, endpoint: EndpointId, arguments: Json) -> Output | Answer:
         """The output to be made, or the error that comes in its place."""
@@ -182,6 +182,10 @@ class Models:
             return model_error(422, [error_item(["body"], "dict_type", msg, arguments)])
         failure = _scripted_failure(arguments)
         return failure or Output(str(endpoint), model, arguments, self.storage)
+
+
+def billed(output: Output) -> dict[str, str]:
+    return {"X-Fal-Billable-Units": str(output.billable_units)}
 
 
 def _prompt(arguments: Json) -> str:
@@ -236,12 +240,18 @@ class Queue:
 
     def find(self, app: str, request_id: str) -> Job | None:
         job = self.jobs.get(request_id)
-        return job if job is not None and job.endpoint.app == app else None
+        if job is None or job.endpoint.app != app:
+            return None
+        return job
 
     def length(self, endpoint: EndpointId) -> int:
         """How many wait for the endpoint."""
-        waiting = (job for job in self.jobs.values() if job.status == "IN_QUEUE")
-        return sum(job.endpoint == endpoint for job in waiting)
+        waiting = [
+            job
+            for job in self.jobs.values()
+            if job.endpoint == endpoint and job.status == "IN_QUEUE"
+        ]
+        return len(waiting)
 
     def clear(self) -> None:
         for job in self.jobs.values():

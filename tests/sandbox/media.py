@@ -112,12 +112,14 @@ def _draw_sun(image: Image.Image, palette: Palette, dice: random.Random) -> None
     """A disc in a glow. The glow is blurred small and enlarged: a large blur takes long."""
     width, height = image.size
     radius = min(image.size) * dice.uniform(0.06, 0.1)
-    x, y = width * dice.uniform(0.2, 0.8), height * dice.uniform(0.22, 0.45)
+    x = width * dice.uniform(0.2, 0.8)
+    y = height * dice.uniform(0.22, 0.45)
     shrink = 8
-    glow = Image.new("L", (max(1, width // shrink), max(1, height // shrink)), 0)
+    small = (max(1, width // shrink), max(1, height // shrink))
+    glow = Image.new("L", small, 0)
     ImageDraw.Draw(glow).ellipse(_disc(x / shrink, y / shrink, radius * 1.8 / shrink), 150)
-    glow = glow.filter(ImageFilter.GaussianBlur(radius / shrink)).resize(image.size)
-    image.paste(palette.sun, (0, 0), glow)
+    glow = glow.filter(ImageFilter.GaussianBlur(radius / shrink))
+    image.paste(palette.sun, (0, 0), glow.resize(image.size))
     ImageDraw.Draw(image).ellipse(_disc(x, y, radius), palette.sun)
 
 
@@ -222,14 +224,18 @@ def clip(first_frame: Image.Image) -> bytes:
 def _clip_sized(image: Image.Image) -> Image.Image:
     """Small, with even sides: yuv420p halves the colours in both directions."""
     scale = CLIP_LONG_SIDE / max(image.size)
-    width, height = (max(2, round(side * scale / 2) * 2) for side in image.size)
-    return image.resize((width, height))
+    width, height = image.size
+    return image.resize((_even(width * scale), _even(height * scale)))
+
+
+def _even(length: float) -> int:
+    return max(2, 2 * round(length / 2))
 
 
 def _zoom(image: Image.Image) -> Iterator[Image.Image]:
     frames = CLIP_SECONDS * CLIP_RATE
+    width, height = image.size
     for number in range(frames):
         margin = 0.1 * number / frames
-        width, height = image.size
         box = (width * margin, height * margin, width * (1 - margin), height * (1 - margin))
         yield image.resize(image.size, Image.Resampling.BILINEAR, box=box)

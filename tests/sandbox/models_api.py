@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.answers import Answer, Json, Refused, api_error
-from sandbox.auth import key_problem
 from sandbox.catalog import Model
 from sandbox.documents import document_of
+from sandbox.platform_requests import (
+    LARGEST_PAGE,
+    check_platform_key,
+    endpoint_ids,
+    invalid,
+    listed,
+    one_of,
+    page,
+    page_size,
+)
+from sandbox.prices import CURRENCY, is_priced, price, unit_of, unit_price
 from sandbox.queue_api import read_json
 from sandbox.world import World
 
-DEFAULT_PAGE = 50
-# Both are guesses: the most that fal gives depends on what is asked. [?]
-LARGEST_PAGE = 100
+# A guess, as is that of pages in general: the most that fal gives depends on what is asked. [?]
 LARGEST_EXPANDED_PAGE = 20
-MOST_ENDPOINT_IDS = 50
-
-# What the models are billed by, and how much of it a call used to take.
-UNITS = {"image": ("image", 1), "video": ("seconds", 5), "speech": ("1000 characters", 2)}
-# That some have no price is not documented, but a model may come from anybody. [?]
-UNPRICED = {"fal-ai/kolors", "fal-ai/stable-video"}
 
 
 class ModelsApi:
@@ -48,64 +47,72 @@ class ModelsApi:
 
     async def list_models(self, request: Request) -> Response:
         if "authorization" in request.headers:
-            _check_key(request)
-        expanded = "openapi-3.0" in _listed(request, "expand")
-        size = _page_size(request, LARGEST_EXPANDED_PAGE if expanded else LARGEST_PAGE)
-        found = self._found(request)
-        page = _page_number(request)
-        rows = [_row(model, expanded) for model in found[(page - 1) * size : page * size]]
-        has_more = page * size < len(found)
-        cursor = _cursor(page + 1) if has_more else None
-        return JSONResponse({"models": rows, "next_cursor": cursor, "has_more": has_more})
+            check_platform_key(request)
+        expansions = listed(request, "expand")
+        largest = LARGEST_EXPANDED_PAGE if "openapi-3.0" in expansions else LARGEST_PAGE
+        size = min(page_size(request), largest)
+        body = page(request, "models", self._found(request), size)
+        body["models"] = [_row(model, expansions) for model in body["models"]]
+        return JSONResponse(body)
 
     def _found(self, request: Request) -> list[Model]:
-        query, category = (request.query_params.get(name) for name in ("q", "category"))
-        status = request.query_params.get("status")
-        if status not in (None, "active", "deprecated"):
-            raise Refused(_invalid("status must be active or deprecated"))
-        wanted = _endpoint_ids(request)
+        query = request.query_params.get("q", "")
+        category = request.query_params.get("category")
+        status = one_of(request, "status", "active", "deprecated")
         return [
             model
-            for model in self._world.models.catalog.models
-            if (not wanted or model.endpoint_id in wanted)
-            and (category is None or model.category == category)
+            for model in self._asked_for(endpoint_ids(request))
+            if (category is None or model.category == category)
             and (status is None or model.deprecated == (status == "deprecated"))
-            and _mentions(model, query or "")
+            and _mentions(model, query)
         ]
 
-    async def pricing(self, request: Request) -> Response:
-        _check_key(request)
-        wanted = _endpoint_ids(request)
+    def _asked_for(self, wanted: list[str]) -> list[Model]:
+        """The models of these ids, or all. 404 is documented, but not when it comes. [?]"""
+        catalog = self._world.models.catalog
         if not wanted:
-            raise Refused(_invalid("endpoint_id is required"))
+            return catalog.models
+        found = [model for model in catalog.models if model.endpoint_id in wanted]
+        if not found:
+            raise Refused(_endpoint_not_found(wanted[0]))
+        return found
+
+    async def pricing(self, request: Request) -> Response:
+        check_platform_key(request)
+        wanted = endpoint_ids(request, required=True)
         models = map(self._world.models.catalog.find, wanted)
-        prices = [_price(model) for model in models if model and _is_priced(model)]
+        prices = [price(model) for model in models if model and is_priced(model)]
         return JSONResponse({"prices": prices, "next_cursor": None, "has_more": False})
 
     async def estimate(self, request: Request) -> Response:
         """What calls, or units, of some endpoints come to."""
-        _check_key(request)
+        check_platform_key(request)
         asked = await read_json(request)
-        quantities = {"historical_api_price": "call_quantity", "unit_price": "unit_quantity"}
         kind, endpoints = asked.get("estimate_type"), asked.get("endpoints")
-        if kind not in quantities or not isinstance(endpoints, dict) or not endpoints:
-            raise Refused(_invalid("estimate_type and endpoints are required"))
-        total = sum(
-            _price(model)["unit_price"]
-            * endpoints[model.endpoint_id][quantities[kind]]
-            * (_unit(model)[1] if kind == "historical_api_price" else 1)
-            for model in self._priced(endpoints)
-        )
-        body = {"estimate_type": kind, "total_cost": round(total, 6), "currency": "USD"}
+        if not isinstance(endpoints, dict) or not endpoints:
+            raise Refused(invalid("endpoints are required"))
+        models = self._priced(endpoints)
+        if kind == "historical_api_price":
+            costs = [
+                endpoints[model.endpoint_id]["call_quantity"] * _price_of_a_call(model)
+                for model in models
+            ]
+        elif kind == "unit_price":
+            costs = [
+                endpoints[model.endpoint_id]["unit_quantity"] * unit_price(model)
+                for model in models
+            ]
+        else:
+            raise Refused(invalid("estimate_type is required"))
+        body = {"estimate_type": kind, "total_cost": round(sum(costs), 6), "currency": CURRENCY}
         return JSONResponse(body)
 
-    def _priced(self, endpoint_ids: Iterable[str]) -> list[Model]:
+    def _priced(self, wanted: Iterable[str]) -> list[Model]:
         models = []
-        for endpoint_id in endpoint_ids:
+        for endpoint_id in wanted:
             model = self._world.models.catalog.find(endpoint_id)
-            if model is None or not _is_priced(model):
-                message = f"Endpoint '{endpoint_id}' not found"
-                raise Refused(api_error(404, "not_found", message))
+            if model is None or not is_priced(model):
+                raise Refused(_endpoint_not_found(endpoint_id))
             models.append(model)
         return models
 
@@ -116,50 +123,13 @@ class ModelsApi:
         return JSONResponse(document, 404 if document is None else 200)
 
 
-def _check_key(request: Request) -> None:
-    """The keys are judged alike everywhere, but here the judgement has another shape."""
-    problem = key_problem(request.headers.get("authorization", ""), "Authentication required")
-    if problem is not None:
-        message = problem.body["detail"]
-        raise Refused(api_error(problem.status, "authorization_error", message))
+def _endpoint_not_found(endpoint_id: str) -> Answer:
+    return api_error(404, "not_found", f"Endpoint '{endpoint_id}' not found")
 
 
-def _invalid(message: str) -> Answer:
-    return api_error(400, "validation_error", message)
-
-
-def _listed(request: Request, name: str) -> list[str]:
-    """A parameter that may be repeated, or given once with commas."""
-    values = request.query_params.getlist(name)
-    return [part for value in values for part in value.split(",") if part]
-
-
-def _endpoint_ids(request: Request) -> list[str]:
-    endpoint_ids = _listed(request, "endpoint_id")
-    if len(endpoint_ids) > MOST_ENDPOINT_IDS:
-        raise Refused(_invalid(f"endpoint_id takes at most {MOST_ENDPOINT_IDS} values"))
-    return endpoint_ids
-
-
-def _page_size(request: Request, largest: int) -> int:
-    text = request.query_params.get("limit", str(DEFAULT_PAGE))
-    if not text.isdigit() or int(text) < 1:
-        raise Refused(_invalid("limit must be a positive integer"))
-    return min(int(text), largest)
-
-
-def _cursor(page: int) -> str:
-    return base64.b64encode(str(page).encode()).decode()
-
-
-def _page_number(request: Request) -> int:
-    cursor = request.query_params.get("cursor")
-    if not cursor:
-        return 1
-    try:
-        return int(base64.b64decode(cursor, validate=True))
-    except (binascii.Error, ValueError):
-        raise Refused(_invalid("cursor is invalid")) from None
+def _price_of_a_call(model: Model) -> float:
+    _, units = unit_of(model)
+    return units * unit_price(model)
 
 
 def _mentions(model: Model, query: str) -> bool:
@@ -167,26 +137,15 @@ def _mentions(model: Model, query: str) -> bool:
     return all(word in about for word in query.lower().split())
 
 
-def _row(model: Model, expanded: bool) -> dict[str, Json]:
-    if not expanded:
-        return model.row
-    document = document_of(model)
-    if document is None:
-        message = "OpenAPI schema not available"
-        document = {"error": {"code": "expansion_failed", "message": message}}
-    return {**model.row, "openapi": document}
+def _row(model: Model, expansions: Collection[str]) -> dict[str, Json]:
+    row = model.row
+    if "openapi-3.0" in expansions:
+        row["openapi"] = document_of(model) or _expansion_failed("OpenAPI schema not available")
+    if "enterprise_status" in expansions:
+        # These are fal's two words; which model has which is invented.
+        row["enterprise_status"] = "pending" if model.invented else "ready"
+    return row
 
 
-def _is_priced(model: Model) -> bool:
-    return model.endpoint_id not in UNPRICED
-
-
-def _unit(model: Model) -> tuple[str, int]:
-    return UNITS.get(model.category.split("-")[-1], ("request", 1))
-
-
-def _price(model: Model) -> dict[str, Json]:
-    """Invented, but always the same."""
-    cents = 1 + hashlib.sha256(model.endpoint_id.encode()).digest()[0] % 40
-    price = {"unit_price": cents / 100, "unit": _unit(model)[0], "currency": "USD"}
-    return {"endpoint_id": model.endpoint_id, **price}
+def _expansion_failed(message: str) -> dict[str, Json]:
+    return {"error": {"code": "expansion_failed", "message": message}}

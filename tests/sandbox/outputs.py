@@ -67,6 +67,10 @@ class Output:
         return {name: getattr(self, f"_{name}")() for name in self.fields}
 
     @property
+    def billable_units(self) -> int:
+        return self.count if "images" in self.fields else 1
+
+    @property
     def fields(self) -> list[str]:
         for pattern, shape in SHAPES.items():
             if fnmatchcase(self._endpoint_id, pattern):
@@ -90,10 +94,12 @@ class Output:
         scene = replace(self.scene, seed=self.seed + number)
         make = partial(picture, scene, self.image_format)
         content_type = CONTENT_TYPES[self.image_format]
-        about = {"width": scene.width, "height": scene.height, "content_type": content_type}
         if self._arguments.get("sync_mode") is True:
-            return {"url": data_uri(make(), content_type), **about}
-        return {"url": self._file("image", self.image_format, make).url, **about}
+            url = data_uri(make(), content_type)
+        else:
+            url = self._file("image", self.image_format, make).url
+        about = {"width": scene.width, "height": scene.height, "content_type": content_type}
+        return {"url": url, **about}
 
     def _file(self, name: str, extension: str, make: Callable[[], bytes]) -> StoredFile:
         return self._storage.keep(f"{name}.{extension}", CONTENT_TYPES[extension], make)
@@ -161,7 +167,8 @@ def picture_size(arguments: Mapping[str, Json]) -> tuple[int, int]:
     if size in PRESETS:
         return PRESETS[size]
     if isinstance(size, str) and size.startswith("auto_"):
-        return (_resolution(size[len("auto_") :]),) * 2
+        side = _resolution(size.removeprefix("auto_"))
+        return side, side
     return _size_of_ratio(arguments.get("aspect_ratio"), arguments.get("resolution"))
 
 
@@ -178,9 +185,13 @@ def _size_of_ratio(ratio: Json, resolution: Json) -> tuple[int, int]:
     width, height = int(shape[1]), int(shape[3])
     if shape[2] != ":":
         return _side(width), _side(height)
-    side = _resolution(resolution)
-    scale = side / (max(1, width) * max(1, height)) ** 0.5
-    return _side(round(width * scale / 16) * 16), _side(round(height * scale / 16) * 16)
+    area = max(1, width) * max(1, height)
+    scale = _resolution(resolution) / area**0.5
+    return _side(_whole_blocks(width * scale)), _side(_whole_blocks(height * scale))
+
+
+def _whole_blocks(length: float, block: int = 16) -> int:
+    return round(length / block) * block
 
 
 def _resolution(name: Json) -> int:

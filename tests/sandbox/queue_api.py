@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from sandbox.answers import Answer, Json, Refused, application_not_found, detail
-from sandbox.auth import check_key
+from sandbox.auth import cannot_access, check_key
 from sandbox.endpoints import EndpointId
 from sandbox.jobs import Job
 from sandbox.world import Delivery, World
@@ -58,7 +58,9 @@ class QueueApi:
 
     def _check_queue_length(self, request: Request, endpoint: EndpointId) -> None:
         limit = request.query_params.get("fal_max_queue_length", "")
-        if limit.isdigit() and self._world.queue.length(endpoint) > int(limit):
+        if not limit.isdigit():
+            return
+        if self._world.queue.length(endpoint) > int(limit):
             # The status is documented, the words are not. [?]
             raise Refused(detail(429, "Queue length limit exceeded"))
 
@@ -68,7 +70,8 @@ class QueueApi:
         return Answer(status_code(job, body), body).response(_request_id(job))
 
     async def stream_status(self, request: Request) -> Response:
-        job = self._job(request)
+        """The status as events; a token in the URL is enough, for browsers."""
+        job = self._job(request, with_token=True)
         events = _status_events(job, with_logs(request))
         return StreamingResponse(events, media_type="text/event-stream")
 
@@ -91,10 +94,10 @@ class QueueApi:
         # That OK comes with 200 is a guess. [?]
         return Answer(200, {"status": "OK"}).response()
 
-    def _job(self, request: Request) -> Job:
+    def _job(self, request: Request, with_token: bool = False) -> Job:
         """The job of the path: under its app alone, though it may have a longer id."""
         endpoint = EndpointId.parse(request.path_params["app"])
-        check_key(request.headers, cannot_access(endpoint))
+        check_caller(self._world, request, endpoint, with_token=with_token)
         if endpoint.path:
             raise Refused(detail(405, "Method Not Allowed"))
         job = self._world.queue.find(endpoint.app, request.path_params["request_id"])
@@ -120,18 +123,24 @@ async def _post(client: httpx.AsyncClient, delivery: Delivery) -> int | None:
     return response.status_code
 
 
-def known_endpoint(world: World, request: Request, text: str) -> EndpointId:
-    """The endpoint of a path, for a caller with a key and if its app exists."""
+def check_caller(
+    world: World, request: Request, endpoint: EndpointId, *, with_token: bool = False
+) -> None:
+    if with_token:
+        world.tokens.check(request, endpoint)
+    else:
+        check_key(request.headers, cannot_access(endpoint))
+
+
+def known_endpoint(
+    world: World, request: Request, text: str, *, with_token: bool = False
+) -> EndpointId:
+    """The endpoint of a path, for a caller whom fal lets in and if its app exists."""
     endpoint = EndpointId.parse(text)
-    check_key(request.headers, cannot_access(endpoint))
+    check_caller(world, request, endpoint, with_token=with_token)
     if not world.models.catalog.serves_app(endpoint):
         raise Refused(application_not_found(endpoint.alias))
     return endpoint
-
-
-def cannot_access(endpoint: EndpointId) -> str:
-    # The end of the sentence is a guess. [?]
-    return f'Cannot access application "{endpoint.app}". Authentication is required.'
 
 
 async def read_json(request: Request) -> Json:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 from starlette.requests import Request
@@ -14,15 +14,17 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from sandbox.answers import Answer, Json, path_not_found, start_timeout
+from sandbox.answers import Answer, Json, disconnected, path_not_found, start_timeout
 from sandbox.auth import key_problem
 from sandbox.endpoints import EndpointId
-from sandbox.jobs import Latency, allowed_wait
+from sandbox.history import PastRequest, may_store
+from sandbox.jobs import Latency, allowed_wait, billed
 from sandbox.media import CONTENT_TYPES, draw, encoded
 from sandbox.messages import pack, unpack
 from sandbox.outputs import Output
 from sandbox.queue_api import known_endpoint, read_json
 from sandbox.storage import data_uri
+from sandbox.workflows import workflow_events
 from sandbox.world import World
 
 PREVIEWS = 3
@@ -46,37 +48,57 @@ class RunApi:
         ]
 
     async def post(self, request: Request) -> Response:
-        """Run, or stream: a model's `/stream` is a path like any other to fal."""
-        endpoint = known_endpoint(self._world, request, request.path_params["endpoint"])
+        """Run, or stream: a model's `/stream` is a path like any other to fal.
+
+        To a stream, a token in the URL is enough, for browsers.
+        """
+        path = request.path_params["endpoint"]
+        endpoint = known_endpoint(self._world, request, path, with_token=path.endswith("/stream"))
         arguments = await read_json(request)
-        headers = {"x-fal-request-id": str(uuid.uuid4())}
+        sent_at = time.time()
+        request_id = str(uuid.uuid4())
         latency = self._world.models.latency_of(endpoint, arguments)
         if not await _started_in_time(request, latency):
-            return start_timeout().response(headers)
+            return start_timeout().response({"x-fal-request-id": request_id})
         streamed = self._streamed(endpoint)
+        run = PastRequest(
+            request_id=request_id,
+            endpoint=streamed or endpoint,
+            arguments=arguments,
+            sent_at=sent_at,
+            started_at=time.time(),
+            stored=may_store(request.headers.get("x-fal-store-io")),
+        )
+        self._world.direct_runs.append(run)
         if streamed is not None:
-            return await self._stream(streamed, arguments, latency, headers)
-        await asyncio.sleep(latency.run_seconds)
-        answer = await self._world.models.run(endpoint, arguments)
-        return answer.response(headers)
+            return await self._stream(run, latency.run_seconds)
+        return await self._run(run, latency.run_seconds)
 
     def _streamed(self, endpoint: EndpointId) -> EndpointId | None:
         """The endpoint that streams at this path, if one does."""
         if not endpoint.path.endswith("/stream"):
             return None
         base = EndpointId(endpoint.app, endpoint.path.removesuffix("/stream"))
+        if base.is_workflow:
+            return base
         model = self._world.models.catalog.find(str(base))
         return base if model is not None and model.streams else None
 
-    async def _stream(
-        self, endpoint: EndpointId, arguments: Json, latency: Latency, headers: dict[str, str]
-    ) -> Response:
+    async def _run(self, run: PastRequest, seconds: float) -> Response:
+        await asyncio.sleep(seconds)
+        run.end(await self._world.models.run(run.endpoint, run.arguments))
+        return _response(run)
+
+    async def _stream(self, run: PastRequest, seconds: float) -> Response:
         """What goes wrong before the first event comes as ordinary JSON."""
-        output = self._world.models.prepared(endpoint, arguments)
+        models = self._world.models
+        if run.endpoint.is_workflow and isinstance(run.arguments, dict):
+            return _event_stream(run, workflow_events(models, run.arguments, seconds), {})
+        output = models.prepared(run.endpoint, run.arguments)
         if isinstance(output, Answer):
-            return output.response(headers)
-        events = _events(output, latency.run_seconds)
-        return StreamingResponse(events, headers=headers, media_type="text/event-stream")
+            run.end(output)
+            return _response(run)
+        return _event_stream(run, _previews_and_output(output, seconds), billed(output))
 
     async def realtime(self, socket: WebSocket) -> None:
         endpoint = EndpointId.parse(socket.path_params["endpoint"])
@@ -103,10 +125,7 @@ class RunApi:
         token = socket.query_params.get("fal_jwt_token")
         if token is None:
             return key_problem(socket.headers.get("authorization", ""), "") is None
-        known = self._world.realtime_tokens.get(token)
-        if known is None or known.expires_at < time.time():
-            return False
-        return any(endpoint.alias in app.split("/") for app in known.apps)
+        return self._world.tokens.admit(token, endpoint)
 
 
 async def _started_in_time(request: Request, latency: Latency) -> bool:
@@ -123,17 +142,37 @@ async def _deny(socket: WebSocket, answer: Answer) -> None:
     await socket.send_denial_response(JSONResponse(answer.body, answer.status))
 
 
-async def _events(output: Output, seconds: float) -> AsyncIterator[str]:
+def _response(run: PastRequest) -> Response:
+    assert run.answer is not None
+    return run.answer.response({"x-fal-request-id": run.request_id})
+
+
+def _event_stream(
+    run: PastRequest, events: AsyncIterator[Json], headers: Mapping[str, str]
+) -> Response:
+    """The events, the last of which is what the run has made."""
+
+    async def texts() -> AsyncIterator[str]:
+        answer = disconnected()
+        try:
+            async for data in events:
+                last = data
+                yield f"data: {json.dumps(data)}\n\n"
+            answer = Answer(200, last, headers)
+        finally:
+            run.end(answer)
+
+    named = {"x-fal-request-id": run.request_id}
+    return StreamingResponse(texts(), headers=named, media_type="text/event-stream")
+
+
+async def _previews_and_output(output: Output, seconds: float) -> AsyncIterator[Json]:
     """Ever sharper previews, then the output itself; each model has shapes of its own. [?]"""
     if "images" in output.fields:
         for step in range(1, PREVIEWS + 1):
             await asyncio.sleep(seconds / PREVIEWS)
-            yield _event(await asyncio.to_thread(_preview, output, step))
-    yield _event(await asyncio.to_thread(output.body))
-
-
-def _event(data: Json) -> str:
-    return f"data: {json.dumps(data)}\n\n"
+            yield await asyncio.to_thread(_preview, output, step)
+    yield await asyncio.to_thread(output.body)
 
 
 def _preview(output: Output, step: int) -> Json:
@@ -157,7 +196,7 @@ class RealtimeConnection:
         try:
             while await self._serve_message():
                 pass
-        except asyncio.TimeoutError:
+        except TimeoutError:
             await self._error("TIMEOUT", "no inputs, reconnect when needed!")
             await self._socket.close()
         except WebSocketDisconnect:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import quote, unquote, urlsplit
 
@@ -27,16 +28,62 @@ class StoredFile:
         return self.make()
 
 
+def _secret() -> str:
+    return uuid.uuid4().hex
+
+
+@dataclass
+class PendingUpload:
+    """A file that is still to come, at once or in parts. Its signature stands for a key."""
+
+    name: str
+    content_type: str
+    url: str
+    upload_id: str = field(default_factory=_secret)
+    signature: str = field(default_factory=_secret)
+    parts: dict[int, bytes] = field(default_factory=dict)
+    etags: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def signed_url(self) -> str:
+        return f"{self.url}?signature={self.signature}"
+
+    @property
+    def signed_parts_url(self) -> str:
+        # Where fal has the parts sent is not on record; clients take any URL. [?]
+        return f"{self.url}/multipart/{self.upload_id}?signature={self.signature}"
+
+    def add(self, number: int, content: bytes, kept: bytes) -> str:
+        """Take a part, of which only `kept` is remembered; returns its etag."""
+        digest = hashlib.md5(content).hexdigest()
+        etag = f'"{digest}"'
+        self.parts[number] = kept
+        self.etags[number] = etag
+        return etag
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(self.parts[number] for number in sorted(self.parts))
+
+
 class Storage:
     """Files by the path of their URL. They outlive a reset, as URLs outlive requests."""
 
     def __init__(self) -> None:
         self.files: dict[str, StoredFile] = {}
         self.uploads: list[StoredFile] = []
+        self.pending: dict[str, PendingUpload] = {}
+
+    def expect(self, name: str, content_type: str) -> PendingUpload:
+        """Make room for an upload that somebody announces."""
+        pending = PendingUpload(name, content_type, self.reserve_url(name))
+        self.pending[pending.upload_id] = pending
+        return pending
 
     def reserve_url(self, name: str) -> str:
         """A URL like fal's: a folder of eight hexadecimal digits, an id before the name."""
-        folder, file_id = uuid.uuid4().hex[:8], uuid.uuid4().hex[:20]
+        folder = uuid.uuid4().hex[:8]
+        file_id = uuid.uuid4().hex[:20]
         return f"{CDN_URL}/files/b/{folder}/{file_id}_{quote(name)}"
 
     def keep(
@@ -44,7 +91,7 @@ class Storage:
     ) -> StoredFile:
         url = url or self.reserve_url(name)
         file = StoredFile(url.rpartition("/")[2], content_type, url, make)
-        self.files[_path(url)] = file
+        self.files[url_path(url)] = file
         return file
 
     def keep_upload(
@@ -63,7 +110,9 @@ class Storage:
             return None
         if url.startswith("data:"):
             return _data_uri_content(url)
-        file = self.at_path(_path(url)) if url.startswith("https://v3") else None
+        if not url.startswith("https://v3"):
+            return None
+        file = self.at_path(url_path(url))
         return file.content if file else None
 
 
@@ -71,7 +120,8 @@ def data_uri(content: bytes, content_type: str) -> str:
     return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _path(url: str) -> str:
+def url_path(url: str) -> str:
+    """The path of a URL, as it reads once it has arrived."""
     return unquote(urlsplit(url).path)
 
 

@@ -12,22 +12,23 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from sandbox.answers import Json, error_item
-from sandbox.documents import REF, Interface, Schema
+from sandbox.documents import REF, Interface, Schema, reference
 
 Item = dict[str, Json]
+
+NULL: Schema = {"type": "null"}
 
 
 def checked(interface: Interface, arguments: Json) -> tuple[Json, list[Item]]:
     """The arguments after conversion, and what is wrong with them."""
     schemas = interface.schemas
-    root = {**_ref(interface.input_name), "components": {"schemas": schemas}}
-    converted = _convert(arguments, _ref(interface.input_name), schemas)
-    errors = Draft202012Validator(root).iter_errors(converted)
-    return converted, [item for error in errors for item in _items(error, ["body"])]
-
-
-def _ref(component: str) -> Schema:
-    return {"$ref": REF + component}
+    takes = reference(interface.input_name)
+    converted = _convert(arguments, takes, schemas)
+    validator = Draft202012Validator({**takes, "components": {"schemas": schemas}})
+    problems: list[Item] = []
+    for error in validator.iter_errors(converted):
+        problems += _items(error, ["body"])
+    return converted, problems
 
 
 def _convert(value: Json, schema: Schema, schemas: Mapping[str, Schema]) -> Json:
@@ -35,7 +36,9 @@ def _convert(value: Json, schema: Schema, schemas: Mapping[str, Schema]) -> Json
     schema = _resolved(schema, schemas)
     if isinstance(value, dict):
         fields: Mapping[str, Schema] = schema.get("properties", {})
-        return {key: _convert(inner, fields.get(key, {}), schemas) for key, inner in value.items()}
+        return {
+            name: _convert(inner, fields.get(name, {}), schemas) for name, inner in value.items()
+        }
     if isinstance(value, list):
         return [_convert(inner, schema.get("items", {}), schemas) for inner in value]
     if "enum" in schema:
@@ -46,9 +49,17 @@ def _convert(value: Json, schema: Schema, schemas: Mapping[str, Schema]) -> Json
 def _resolved(schema: Schema, schemas: Mapping[str, Schema]) -> Schema:
     """Through references, and past the null of an optional field."""
     if "$ref" in schema:
-        return schemas[schema["$ref"].removeprefix(REF)]
-    branches = [branch for branch in schema.get("anyOf", []) if branch != {"type": "null"}]
-    return _resolved(branches[0], schemas) if branches else schema
+        name = schema["$ref"].removeprefix(REF)
+        return schemas[name]
+    branches = _without_null(schema.get("anyOf", []))
+    if not branches:
+        return schema
+    return _resolved(branches[0], schemas)
+
+
+def _without_null(branches: list[Schema]) -> list[Schema]:
+    """The null of an optional field is no branch to pydantic."""
+    return [branch for branch in branches if branch != NULL]
 
 
 def _converted_scalar(value: Json, kind: str | None) -> Json:
@@ -98,20 +109,23 @@ def _is_literal(error: ValidationError) -> bool:
 
 
 def _union_items(error: ValidationError, loc: list[str | int]) -> Iterator[Item]:
-    """Every branch's complaints; the null of an optional field is no branch to pydantic."""
+    """Every branch's complaints; the branch is named where there are several."""
     branches: list[Schema] = _limit(error)
-    real = [branch for branch in branches if branch != {"type": "null"}]
+    several = len(_without_null(branches)) > 1
     for inner in error.context or []:
         branch = branches[int(inner.schema_path[0])]
-        if branch in real:
-            yield from _items(inner, [*loc, _branch_name(branch)] if len(real) > 1 else loc)
+        if branch == NULL:
+            continue
+        place = [*loc, _branch_name(branch)] if several else loc
+        yield from _items(inner, place)
 
 
 def _branch_name(branch: Schema) -> str:
     if "$ref" in branch:
         return str(branch["$ref"]).removeprefix(REF)
     if "enum" in branch:
-        return f"literal[{','.join(map(repr, branch['enum']))}]"
+        values = ",".join(map(repr, branch["enum"]))
+        return f"literal[{values}]"
     return str(branch.get("type"))
 
 
@@ -146,7 +160,9 @@ def _type_description(wanted: str, given: Json) -> Description:
 
 def _enum_description(values: list[Json], given: Json) -> Description:
     *most, last = map(repr, values)
-    expected = f"{', '.join(most)} or {last}" if most else last
+    expected = last
+    if most:
+        expected = f"{', '.join(most)} or {last}"
     return "literal_error", f"Input should be {expected}", {"expected": expected}
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.answers import Json
+from sandbox.auth import Tokens
 from sandbox.catalog import Catalog
+from sandbox.history import PastRequest
 from sandbox.jobs import Latency, Models, Queue
 from sandbox.scripting import Script
 from sandbox.storage import Storage
@@ -30,11 +32,12 @@ class World:
         self.storage = Storage()
         self.models = Models(Catalog(), self.storage)
         self.queue = Queue(self.models)
+        self.direct_runs: list[PastRequest] = []
         self.script = Script()
         self.webhooks: list[Delivery] = []
         # Tokens outlive a reset: a client that stays keeps the one that it got.
         self.cdn_tokens: set[str] = set()
-        self.realtime_tokens: dict[str, RealtimeToken] = {}
+        self.tokens = Tokens()
         self.realtime_idle_seconds = REALTIME_IDLE_SECONDS
         self.default_latency = Latency()
         self._background: set[asyncio.Task[None]] = set()
@@ -44,9 +47,19 @@ class World:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
+    async def past_requests(self) -> list[PastRequest]:
+        """All that a runner has taken on, whichever way it came."""
+        history = list(self.direct_runs)
+        for job in list(self.queue.jobs.values()):
+            # A job that waits was not sent to a runner; whether fal lists it is not known. [?]
+            if job.status != "IN_QUEUE":
+                history.append(await PastRequest.of_job(job))
+        return history
+
     async def reset(self) -> None:
         self.script.clear()
         self.queue.clear()
+        self.direct_runs.clear()
         self.webhooks.clear()
         self.storage.uploads.clear()
         self.realtime_idle_seconds = REALTIME_IDLE_SECONDS
@@ -61,11 +74,3 @@ class World:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@dataclass(frozen=True)
-class RealtimeToken:
-    """Good for some apps, for a while."""
-
-    apps: tuple[str, ...]
-    expires_at: float
