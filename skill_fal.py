@@ -1,6 +1,6 @@
 #!/usr/bin/env -S uv run --script
 # /// script
-# requires-python = ">=3.10"
+# requires-python = ">=3.11"
 # dependencies = [
 #     "fal-client>=1.0.3,<1.1",
 #     "httpx>=0.27,<1",
@@ -22,37 +22,74 @@ Exit status: 0 done · 1 fal refused, or the command failed · 2 bad usage, noth
 
 The key is read from the environment: FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET.
 
+The map of this file. Each section is opened by a ruled comment. Tables and pure things come
+first, the wire in the middle, the commands after what they call; the last three serve all.
+
+    Vocabulary            exit statuses, failures, jobs, what became of them, flags and commands
+    What fal offers       tables: models, hosts, limits, media types
+    Flags                 readers of values, a row for each flag, files of jobs
+    Schemas and fitting   what a model takes, and arguments made of what the user asked
+    The wire              HTTP clients, fal-client's innards, paying once, sessions
+    Records               steps on disk, and what a batch knows of its jobs
+    Files                 reading, uploading, finding media, fetching, saving
+    Search and prices     models, prices, estimates
+    Jobs and batches      options, requests, following a job, many jobs at once
+    Commands              one function each; they call the sections above
+    Failures              ERRORS, from an exception or an answer to a Failure, what to do next
+    Output                text made safe, the console, progress and its pace
+    Command line          parsers, signals, main
 """
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036
+    version = sys.version.split()[0]
+    sys.stderr.write(
+        '{"error": {"type": "usage_error", "message": "Python 3.11 or newer is needed, and this is '
+        + version
+        + '", "retryable": false, "hint": "Install a newer Python, or run the script with uv, which'
+        + ' brings one: uv run skill_fal.py"}}\n'
+    )
+    sys.exit(2)
+
+import argparse
+import base64
 import collections
 import contextlib
 import contextvars
+import functools
 import importlib
+import json
+import math
 import operator
 import os
-import sys
+import re
+import shlex
+import signal
+import string
 import time
+import urllib.parse
+import warnings
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from functools import partial
-from types import SimpleNamespace
+from enum import IntEnum, StrEnum
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeGuard, TypeVar
 
 __version__ = "1.0.0"
 
 
 class Lazy:
-    """A module imported at its first use: what needs no network starts as fast as Python."""
+    """A module that is imported at its first use, for what most commands do without."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -61,57 +98,66 @@ class Lazy:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-TYPE_CHECKING = False  # as typing has it, whose import would take 2 ms of a start's 30
 if TYPE_CHECKING:
-    import argparse
     import asyncio
-    import base64
+    import datetime
     import difflib
     import email.utils as email_utils
     import fcntl
     import gc
     import hashlib
+    import http.cookiejar as cookiejar
     import ipaddress
-    import json
     import logging
-    import math
     import mimetypes
     import random
-    import re
-    import select
-    import shlex
     import shutil
-    import signal
+    import ssl
     import tempfile
     import traceback
-    import urllib.parse as urls
-    import warnings
-    from typing import IO, Any, NoReturn, TypeGuard, TypeVar
 
     import fal_client
     import httpx
     import websockets
     from PIL import Image, ImageOps
 
-    Arguments = Mapping[str, Any]
-    Fields = dict[str, Any]
-    Operation = TypeVar("Operation", bound=Callable[..., Any])
+    IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 else:
-    _names = """
-        argparse asyncio base64 difflib fal_client fcntl gc hashlib httpx ipaddress json logging
-        math mimetypes random re select shlex shutil signal tempfile traceback warnings
-        websockets
-    """
-    globals().update((name, Lazy(name)) for name in _names.split())
-    email_utils, urls = Lazy("email.utils"), Lazy("urllib.parse")
-    Image, ImageOps = Lazy("PIL.Image"), Lazy("PIL.ImageOps")
+    asyncio = Lazy("asyncio")
+    cookiejar = Lazy("http.cookiejar")
+    datetime = Lazy("datetime")
+    difflib = Lazy("difflib")
+    email_utils = Lazy("email.utils")
+    fal_client = Lazy("fal_client")
+    fcntl = Lazy("fcntl")  # which Windows has not
+    gc = Lazy("gc")
+    hashlib = Lazy("hashlib")
+    httpx = Lazy("httpx")
+    Image = Lazy("PIL.Image")
+    ImageOps = Lazy("PIL.ImageOps")
+    ipaddress = Lazy("ipaddress")
+    logging = Lazy("logging")
+    mimetypes = Lazy("mimetypes")
+    random = Lazy("random")
+    shutil = Lazy("shutil")
+    ssl = Lazy("ssl")
+    tempfile = Lazy("tempfile")
+    traceback = Lazy("traceback")
+    websockets = Lazy("websockets")
+
+Arguments = Mapping[str, Any]  # of a model, by name; or what the user asked, by flag
+Fields = dict[str, Any]
+Distance = tuple[float, ...]  # of a size from another, 0.0 for none; the first weighs most
+Operation = TypeVar("Operation", bound=Callable[..., Any])
 
 
-# Vocabulary
+# ---------------------------------------------------------------------------------------------
+# Vocabulary: exit statuses, failures, jobs, and what the command knows of its jobs.
+# ---------------------------------------------------------------------------------------------
 
 
-class Exit:
-    """What the exit status of the command means; plain numbers, as importing enum takes 2 ms."""
+class Exit(IntEnum):
+    """What the exit status of the command means."""
 
     DONE = 0
     FAILED = 1
@@ -124,81 +170,110 @@ class Exit:
     TERMINATED = 143
 
 
-class Failure(Exception):
-    """Everything that a user, the network or fal can cause, ready to be shown.
+# The statuses that leave open how a job ended.
+GIVEN_UP = (Exit.TIMEOUT, Exit.INTERRUPTED, Exit.TERMINATED)
 
-    `type` is a short name, fal's own where fal gives one; `status` is an HTTP status;
-    `retryable` says whether the same command may succeed if it is repeated as it is;
-    `details` holds {"field", "message", "type"} for each thing that went wrong; `unprinted`
-    is what models had answered already.
+
+class ErrorKind(NamedTuple):
+    """What a kind of failure means: a row of ERRORS.
+
+    `retryable` says whether the same command may succeed if it is repeated as it is; `hint` is
+    the next thing to do, where it is the same for all failures of the kind.
     """
 
-    model: str | None = None
-    request_id: str | None = None
-    unprinted: Sequence[Any] = ()
-    told = False  # whether `retryable` is fal's word and not ours
-    doubt = False  # whether something may be running that nobody has the request id of
+    exit: Exit = Exit.FAILED
+    retryable: bool = False
+    hint: str | None = None
+
+
+class Failure(Exception):
+    """Everything that the user, the machine, the network or fal can cause, ready to be shown.
+
+    `type` is a key of ERRORS, until answer_failure puts fal's own word there; `status` is an HTTP
+    status; `retryable` overrules that of the kind;
+    `details` holds {"field", "message", "type"} for each thing that went wrong; `job` is the job
+    that it happened to.
+    """
 
     def __init__(
         self,
-        type: str,
+        kind: str,
         message: str,
-        exit: int = Exit.FAILED,
-        retryable: bool = False,
         *,
         status: int | None = None,
         hint: str | None = None,
         details: list[Fields] | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(message)
-        self.type, self.message, self.exit, self.retryable = type, message, exit, retryable
-        self.status, self.hint, self.details = status, hint, details
+        meaning = ERRORS[kind]
+        if retryable is None:
+            retryable = meaning.retryable
+        self.type = kind
+        self.message = message
+        self.exit = meaning.exit
+        self.retryable = retryable
+        self.status = status
+        self.hint = hint
+        self.details = details
+        self.job: Job | None = None
+        self.retry_is_fals_word = False  # `retryable` is what fal says, and no guess of ours
+        self.in_doubt = False  # something may be running that nobody has the request id of
 
-    def about(self, job: Job) -> Failure:
-        """Say which job failed, as far as that is not known yet."""
-        self.model = self.model or job.model
-        self.request_id = self.request_id or job.request_id
-        self.unprinted = self.unprinted or job.unprinted
-        self.hint = self.hint or (job.hint if self.exit in GIVEN_UP else None)
-        self.retryable = self.retryable and (self.told or not job.paid)
-        self.doubt = self.doubt or (job.state == "sent" and not self.request_id)
+    @property
+    def model(self) -> str | None:
+        return self.job.model if self.job else None
+
+    @property
+    def request_id(self) -> str | None:
+        return self.job.request_id if self.job else None
+
+    def happened_to(self, job: Job) -> Failure:
+        """Name the job, unless one with a model is named already."""
+        if self.model is None:
+            self.job = job
         return self
 
     def as_dict(self) -> Fields:
+        """The error object of the last line, amended by what is known of the job."""
         return present(
             type=self.type,
             message=self.message,
             model=self.model,
             request_id=self.request_id,
             status=self.status,
-            retryable=self.retryable,
+            retryable=self.may_be_repeated(),
             hint=self.hint or advice(self),
             details=self.details,
         )
 
+    def may_be_repeated(self) -> bool:
+        """Whether a repetition may help and costs nothing, as far as fal does not decide."""
+        if not self.retryable:
+            return False
+        if self.retry_is_fals_word or self.job is None:
+            return True
+        return not self.job.paid
+
+
+def present(**values: Any) -> Fields:
+    """The keywords that have a value."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+class JobState(StrEnum):
+    """How far a request came; SENT and no further is what is in doubt."""
+
+    NEW = "new"
+    SENT = "sent"
+    REFUSED = "refused"  # fal has surely not taken it
+    ACCEPTED = "accepted"  # by fal, and billed
+    CANCELLED = "cancelled"
+    DONE = "done"
+
 
 class Job:
-    """A request to fal: how far it got, and who is told.
-
-    `state` is new, sent, refused (fal has surely not taken it), accepted (by fal, and billed),
-    cancelled or done; what is sent and nothing more is in doubt. `failed` tells that fal called
-    an accepted job a failure. A `watched` job is cancelled at fal when it is given up;
-    `deadline` is when the time runs out, in the event loop's seconds.
-    """
-
-    state = "new"
-    failed = False
-    watched = False
-    deadline: float | None = None
-    index: int | None = None  # in its batch
-    arguments: Any = None  # as they were sent
-    response: Any = None
-    unprinted: Sequence[Any] = ()  # answers that are paid for
-    saving: Saving | None = None
-    saved: Any = None  # where an earlier run saved which files
-    hint: str | None = None  # for those who give it up
-    line: Mapping[str, Any] = {}  # what a batch prints of it in any case
-    lost: Sequence[str] = ()  # request ids of what a batch could not print
+    """The state of one request to fal, and who is told of it."""
 
     def __init__(
         self,
@@ -206,52 +281,181 @@ class Job:
         request_id: str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.model, self.request_id = model, request_id
+        self.model = model
+        self.request_id = request_id
+        self.index: int | None = None  # its place in a batch
+        self.state: str = JobState.NEW
+        self.failed = False  # fal called the accepted job a failure
+        self.cancelled_if_given_up = False
+        self.deadline: float | None = None  # in the event loop's seconds
+        self.arguments: Arguments = {}  # what the user asked, then what was sent
+        self.response: Any = None
+        self.unprinted: list[Any] = []  # answers that are paid for
+        self.units: dict[str, float] = {}  # billed by fal, by the path of the answer that said so
+        self.saving: Saving | None = None
+        self.saved: Any = None  # where an earlier run saved which files
+        self.hint: str | None = None  # for those who give the job up
         self.progress = progress or Progress()
-        self.record: Callable[..., None] = lambda state, **facts: None
-        self.units: dict[str, float] = {}  # billed by fal, by the path of the answer that told
+        self.record: Callable[..., None] = not_recorded
 
     @property
     def paid(self) -> bool:
         """Whether a repetition is a second job."""
-        return self.state not in ("new", "refused")
+        return self.state not in (JobState.NEW, JobState.REFUSED)
 
-    def becomes(self, state: str, **facts: Any) -> None:
+    @property
+    def in_doubt(self) -> bool:
+        return self.state == JobState.SENT and not self.request_id
+
+    def becomes(self, state: JobState, **facts: Any) -> None:
         self.state = state
         self.record(state, **facts)
 
     def accepted(self, request_id: str) -> None:
-        if (self.state, self.request_id) != ("accepted", request_id):
-            self.request_id = request_id
-            self.becomes("accepted", request_id=request_id)
-            self.progress.say(f"request id {request_id}")
+        if (self.state, self.request_id) == (JobState.ACCEPTED, request_id):
+            return
+        self.request_id = request_id
+        self.becomes(JobState.ACCEPTED, request_id=request_id)
+        self.progress.say(f"request id {request_id}")
 
     def answered(self, response: Any) -> None:
         """The model's response is here: it can be printed whatever happens from now on."""
-        self.response, self.unprinted = response, [response]
-        self.becomes("done", result=response)
+        self.response = response
+        self.unprinted = [response]
+        self.becomes(JobState.DONE, result=response)
+
+    def forget(self) -> None:
+        """Start over, as if nothing had been sent."""
+        self.state = JobState.NEW
+        self.request_id = None
+        self.failed = False
 
 
-def usage(message: str, hint: str | None = None) -> Failure:
+def not_recorded(state: str, **facts: Any) -> None:
+    """Stand in for a journal where none is kept."""
+
+
+class Run:
+    """What became of the jobs of this command: written by sessions, read by its last word."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.job = Job()  # the one that the command is about
+        self.stopped_by: int | None = None  # a signal
+        self.cancelled: list[str] = []  # request ids
+        self.running: list[Job] = []  # given up, and not cancelled
+        self.jobs_in_doubt = 0  # nobody knows whether fal has them
+        self.unprinted_ids: list[str] = []  # of jobs that a batch could not print
+
+    def report(self) -> str:
+        """What became of the jobs that were not followed to their end, to add to a message."""
+        parts = [""]
+        if self.cancelled:
+            parts.append(f"fal was asked to cancel {', '.join(self.cancelled)}")
+        if self.running:
+            request_ids = ", ".join(str(job.request_id) for job in self.running)
+            parts.append(f"not cancelled: {request_ids}")
+        if self.jobs_in_doubt:
+            parts.append(f"{self.jobs_in_doubt} more may be running: fal's answer did not come")
+        return "; ".join(parts)
+
+
+def usage_error(message: str, hint: str | None = None) -> Failure:
     """A mistake in the command line or in what it names; nothing was sent."""
-    return Failure("usage_error", message, Exit.USAGE, hint=hint)
+    return Failure("usage_error", message, hint=hint)
 
 
-class Flag(SimpleNamespace):
-    """One flag of the command line. Rows that share a `dest` are alternatives."""
+class PartFile:
+    """A file that gets its name only when it is complete; until then it has a hidden one, in the
+    folder that it is made for, and is deleted when the block ends.
 
-    group: str
+    Of what is in it, `size` is the number of bytes and `head` the first of them. A disk that
+    takes no more raises OSError.
+    """
+
+    def __init__(self, folder: str) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self._path = os.path.join(folder, f".{os.urandom(8).hex()}.part")
+        self._file = open(self._path, "xb")  # noqa: SIM115
+        self.size = 0
+        self.head = b""
+
+    def __enter__(self) -> PartFile:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with contextlib.suppress(OSError):  # a full disk, where closing writes what is left
+            self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def write(self, chunk: bytes) -> None:
+        self.head += chunk[: HEAD_BYTES - len(self.head)]
+        self.size += len(chunk)
+        self._file.write(chunk)
+
+    def restart(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self.size = 0
+        self.head = b""
+
+    def finish(self) -> None:
+        """Hand what is still in memory to the disk: all of it is there, or this fails."""
+        self._file.close()
+
+    def rename(self, path: str) -> None:
+        """Give a finished file its name; a link of that name is replaced, not followed."""
+        os.replace(self._path, path)
+
+
+class Flag(NamedTuple):
+    """One flag of the command line. Flags that share a `dest` are alternatives."""
+
+    group: str  # the heading that it stands under in --help
     name: str
+    metavar: str  # what --help shows in the place of the value
     help: str
-    dest: str
-    options: Fields
+    dest: str  # the keyword that the value goes on as
+    read: Callable[[str], Any] | None = None  # makes the value of the text; a switch has none
+    names: tuple[str, ...] = ()  # that models give to what it sets; the first they have is used
+    required: bool = False
+    action: str | None = None  # these two as argparse has them
+    nargs: str | None = None
+
+    @property
+    def takes_many(self) -> bool:
+        return self.action == "append" or self.nargs == "+"
+
+    def keywords(self) -> Fields:
+        """What argparse is told of the flag, beside its name."""
+        if self.read is None:
+            default = None if self.names else False  # what is not given is not sent to models
+            return {
+                "help": self.help,
+                "dest": self.dest,
+                "required": self.required,
+                "action": "store_true",
+                "default": default,
+            }
+        return {
+            "help": self.help,
+            "dest": self.dest,
+            "required": self.required,
+            "metavar": self.metavar,
+            "type": functools.partial(read_value, self.name, self.read),
+            "action": self.action,
+            "nargs": self.nargs,
+        }
 
 
-class Task(SimpleNamespace):
+class Task(NamedTuple):
     """What each generation command does with one kind of model."""
 
     suffix: str
-    models: Mapping[str, str]
+    models: Mapping[str, str]  # titles by endpoint
     flags: tuple[Flag, ...]
     build: Callable[..., Fields]
     varied: str  # the argument that a batch has many of
@@ -266,10 +470,12 @@ class Task(SimpleNamespace):
 
     def catalog(self) -> list[dict[str, str]]:
         """List well-known models of the task: endpoint, tab, title. Others work as well."""
-        return [{"endpoint_id": name, "title": title} for name, title in self.models.items()]
+        return [
+            {"endpoint_id": endpoint, "title": title} for endpoint, title in self.models.items()
+        ]
 
 
-class Command(SimpleNamespace):
+class Command(NamedTuple):
     """A subcommand: its operation gives a document, or yields lines."""
 
     name: str
@@ -280,8 +486,12 @@ class Command(SimpleNamespace):
     text: Callable[[Any], str] | None  # how the document reads without --json
 
 
-# Models: endpoint and title, in the order of list-t2i and list-i2v.
-# Any other endpoint works as well.
+# ---------------------------------------------------------------------------------------------
+# What fal offers and says: models, hosts, limits, media types.
+# ---------------------------------------------------------------------------------------------
+
+# Models: endpoint and title, in the order of list-t2i and list-i2v. Any other endpoint works
+# as well.
 
 TEXT_TO_IMAGE_MODELS: dict[str, str] = {
     "fal-ai/nano-banana-2": "Nano Banana 2 (Gemini Flash Image)",
@@ -361,7 +571,7 @@ IMAGE_TO_VIDEO_MODELS: dict[str, str] = {
     "fal-ai/ai-avatar/single-text": "MultiTalk Avatar",
 }
 
-# What fal accepts and answers
+# Hosts, limits and media types
 
 PROGRAM = "skill_fal.py"
 KEYS_PAGE = "https://fal.ai/dashboard/keys"
@@ -378,7 +588,10 @@ FREE_HOSTS = (".fal.ai", ".fal.media")
 # Seconds between attempts while fal says that it is busy, and in all; Retry-After overrules them.
 BACKOFF = (1, 2, 4, 8, 16, 29)
 BUSY_LIMIT = 60.0
-FREE_LINES = 30  # of progress, before stderr gets terse if it is not a terminal
+
+# Seconds for an answer, and for a cancellation, when a time limit has run out.
+LATE_ANSWER = 0.3
+LATE_CANCELLATION = 0.6
 SILENCE = 10  # seconds until somebody who waits for an answer is told so
 
 # fal's queue headers, for the calls whose fal-client signature lacks the keyword.
@@ -411,6 +624,7 @@ SIGNATURES = {
     "audio/ogg": rb"OggS",
     "audio/flac": rb"fLaC",
 }
+HEAD_BYTES = 32  # as many as SIGNATURES look at
 BINARY = "application/octet-stream"  # which says nothing
 
 # The last word of a field's name, before `url`: of those that hold the URL of a file, and of
@@ -430,7 +644,21 @@ MAX_REDIRECTS = 5
 FILE_BACKOFF = (0.2, 0.5, 1.0)
 
 
-# Values that flags take: each function reads the text after a flag or refuses it.
+# ---------------------------------------------------------------------------------------------
+# Flags: what each reads, a row for each, and the files of jobs that a batch reads.
+# ---------------------------------------------------------------------------------------------
+
+# Values that flags take: each function reads the text after a flag, or refuses it.
+
+
+def read_value(name: str, read: Callable[[str], Any], text: str) -> Any:
+    """The value that a flag is given, or a Failure that names the flag."""
+    try:
+        return read(text)
+    except ValueError as exc:
+        raise usage_error(f"argument {name}: {exc}") from exc
+    except Failure as failure:
+        raise usage_error(f"argument {name}: {failure.message}", failure.hint) from failure
 
 
 def read_text(source: str) -> str:
@@ -441,288 +669,287 @@ def read_text(source: str) -> str:
         with open(os.path.expanduser(source), encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as exc:
-        raise usage(f"cannot read {source}: {exc}") from exc
+        raise usage_error(f"cannot read {source}: {exc}") from exc
 
 
-def prompt_text(text: str) -> str:
+def read_prompt(text: str) -> str:
     """A prompt; `-` reads it from stdin."""
-    return prompt_file("-") if text == "-" else plain_text(text)
-
-
-def prompt_file(source: str) -> str:
-    return plain_text(read_text(source).strip())
-
-
-def plain_text(text: str) -> str:
-    if not text.strip():
-        raise usage("the text is empty")
     if text == "-":
-        raise usage("- does not stand for stdin here")
+        return read_prompt_file("-")
+    return read_plain_text(text)
+
+
+def read_prompt_file(source: str) -> str:
+    return read_plain_text(read_text(source).strip())
+
+
+def read_plain_text(text: str) -> str:
+    if not text.strip():
+        raise usage_error("the text is empty")
+    if text == "-":
+        raise usage_error("- does not stand for stdin here")
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise usage("the text is not valid UTF-8") from exc
+        raise usage_error("the text is not valid UTF-8") from exc
     return text
 
 
-def json_object(text: str) -> Fields:
+def read_json_object(text: str) -> Fields:
     """A JSON object: the text itself, `@file`, or `-` for stdin."""
     if text == "-" or text.startswith("@"):
         text = read_text(text.removeprefix("@"))
     try:
         value = json.loads(text)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(
+            value,
+            ensure_ascii=False,
+            allow_nan=False,
+        ).encode()
     except (ValueError, RecursionError) as exc:
-        raise usage(f"not valid JSON: {exc}") from exc
+        raise usage_error(f"not valid JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise usage(f"must be a JSON object, not {text.strip()[:40]}")
+        raise usage_error(f"must be a JSON object, not {text.strip()[:40]}")
     return value
 
 
-def number(text: str) -> int | float:
+def read_number(text: str) -> int | float:
     """A finite number, left an integer if it is written as one."""
     try:
         value = float(text)
     except ValueError as exc:
-        raise usage(f"not a number: {text}") from exc
+        raise usage_error(f"not a number: {text}") from exc
     if not abs(value) < 1e100:  # nor infinite, nor NaN
-        raise usage(f"not a number to be used: {text}")
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else value
+        raise usage_error(f"not a number to be used: {text}")
+    if re.fullmatch(r"[+-]?\d+", text):
+        return int(text)
+    return value
 
 
-def above(limit: int, read: Callable[[str], Any]) -> Callable[[str], Any]:
+def read_above(limit: int, read: Callable[[str], Any], text: str) -> Any:
     """A number that must be greater than the limit."""
-
-    def checked(text: str) -> Any:
-        value = read(text)
-        if value <= limit:
-            raise usage(f"must be greater than {limit}: {text}")
-        return value
-
-    return checked
+    value = read(text)
+    if value <= limit:
+        raise usage_error(f"must be greater than {limit}: {text}")
+    return value
 
 
-def matching(pattern: str, what: str) -> Callable[[str], str]:
+def read_choice(*choices: str) -> Callable[[str], str]:
+    """A reader of one word out of a few."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            listed = ", ".join(map(repr, choices))
+            raise usage_error(f"invalid choice: {text!r} (choose from {listed})")
+        return text
+
+    return read
+
+
+def read_matching(pattern: str, description: str, text: str) -> str:
     """A text that matches the whole pattern."""
-
-    def checked(text: str) -> str:
-        if not re.fullmatch(pattern, text, re.ASCII):
-            raise usage(f"not {what}: {text!r}")
-        return text
-
-    return checked
-
-
-positive_int = above(0, int)
-positive = above(0, number)
-above_1 = above(1, number)
-visible_text = matching(VISIBLE, "visible ASCII")
-request_id_text = matching(r"[\w-]+", "a request id")
-path_text = matching(f"/?{PATH_PATTERN}", "a path")
-mime_type = matching(r"[\w.+-]+/[\w.+-]+(; ?[\x21-\x7e]+)*", "a MIME type")
-
-
-def endpoint(text: str) -> str:
-    """owner/app[/path]; the namespaces `workflows` and `comfy` come before the owner."""
-    text = text.strip().strip("/")
-    least = 3 if text.startswith(("workflows/", "comfy/")) else 2
-    known = re.fullmatch(PATH_PATTERN, text, re.ASCII) and len(text) < 500
-    if known and len(text.split("/")) >= least:
-        return text
-    raise usage(f"not an endpoint, owner/app[/path]: {text!r}", near_models(text))
-
-
-def web_url(text: str) -> str:
-    if not (re.fullmatch(VISIBLE, text) and re.match(r"https?://[^/]", text, re.I)):
-        raise usage(f"not an http(s) URL: {text!r}")
+    if not re.fullmatch(pattern, text, re.ASCII):
+        raise usage_error(f"not {description}: {text!r}")
     return text
 
 
-def local_file(path: str) -> str:
-    """A file that can be read; `~` is the home folder."""
+read_positive_int = functools.partial(read_above, 0, int)
+read_positive = functools.partial(read_above, 0, read_number)
+read_above_1 = functools.partial(read_above, 1, read_number)
+read_visible_text = functools.partial(read_matching, VISIBLE, "visible ASCII")
+read_request_id = functools.partial(read_matching, r"[\w-]+", "a request id")
+read_path = functools.partial(read_matching, f"/?{PATH_PATTERN}", "a path")
+read_mime_type = functools.partial(
+    read_matching,
+    r"[\w.+-]+/[\w.+-]+(; ?[\x21-\x7e]+)*",
+    "a MIME type",
+)
+
+
+def read_endpoint(text: str) -> str:
+    """owner/app[/path]; the namespaces `workflows` and `comfy` come before the owner."""
+    text = text.strip().strip("/")
+    parts_needed = 2
+    if text.startswith(("workflows/", "comfy/")):
+        parts_needed = 3
+    is_path = len(text) < 500 and re.fullmatch(PATH_PATTERN, text, re.ASCII)
+    if not is_path or len(text.split("/")) < parts_needed:
+        raise usage_error(f"not an endpoint, owner/app[/path]: {text!r}", near_models(text))
+    return text
+
+
+def read_web_url(text: str) -> str:
+    if not (re.fullmatch(VISIBLE, text) and re.match(r"https?://[^/]", text, re.I)):
+        raise usage_error(f"not an http(s) URL: {text!r}")
+    return text
+
+
+def read_local_file(path: str) -> str:
+    """The path of a file that can be read; `~` is the home folder."""
     path = os.path.expanduser(path)
     if not os.path.exists(path):
-        raise usage(f"no such file: {path}")
+        raise usage_error(f"no such file: {path}")
     if os.path.isdir(path) or not os.access(path, os.R_OK):
-        raise usage(f"not a readable file: {path}")
+        raise usage_error(f"not a readable file: {path}")
     return path
 
 
-def file_or_stdin(path: str) -> str:
-    return path if path == "-" else local_file(path)
+def read_file_or_stdin(path: str) -> str:
+    if path == "-":
+        return path
+    return read_local_file(path)
 
 
-def picture(source: str) -> str:
+def read_picture(source: str) -> str:
     """An http(s) URL, a data URI, or a local picture, which is uploaded when it is needed."""
-    return media_file(source, "image/")
+    return read_media_file(source, "image/")
 
 
-def media_file(source: str, kind: str = "") -> str:
+def read_media_file(source: str, kind: str = "") -> str:
     """A URL, or a local file that is a picture, a clip or a sound."""
     if is_remote(source):
         return source
-    path = local_file(source)
-    content_type = media_type(first_bytes(path)) if os.path.isfile(path) else None
+    path = read_local_file(source)
+    content_type = None
+    if os.path.isfile(path):  # opening a pipe would wait for ever
+        content_type = media_type(first_bytes(path))
     if content_type is None or not content_type.startswith(kind):
-        what = "a picture" if kind else "a media file"
-        raise usage(f"not {what}: {path}", "upload-file uploads files of any kind.")
+        expected = "a picture" if kind else "a media file"
+        hint = "upload-file uploads files of any kind."
+        raise usage_error(f"not {expected}: {path}", hint)
     return path
 
 
-def journal_place(path: str) -> str:
+def read_journal_path(path: str) -> str:
     """The name of a file, new or not, in a folder that exists."""
     path = os.path.expanduser(path)
     folder = os.path.dirname(os.path.abspath(path))
     if path in ("", "-") or not os.path.isdir(folder):
-        raise usage(f"not a file name in a folder that exists: {path!r}")
+        raise usage_error(f"not a file name in a folder that exists: {path!r}")
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise usage(f"not a file: {path}")
+        raise usage_error(f"not a file: {path}")
     return path
 
 
-class Target:
-    """Where files go: a folder (it exists, or the text ends in /), a file name, or a template."""
-
-    FIELDS = ("index", "name", "ext", "request_id", "model", "seed", "prompt", "date")
-
-    def __init__(self, text: str) -> None:
-        path = os.path.expanduser(text)
-        self.text, self.asked = text, ""
-        if os.path.isdir(path):
-            self._parts = [os.path.join(path, ""), "model", ""]
-        else:
-            path += "{model}" if path.endswith(("/", os.sep)) else ""
-            extension = re.search(r"(?<=[^/])\.[^./{}]*$", path)
-            self.asked = extension[0] if extension else ""
-            self._parts = re.split(r"\{(\w+)\}", path.removesuffix(self.asked))
-        self._named = path.endswith(".{ext}")
-        self.file = path if len(self._parts) == 1 else None  # the name, if it is known already
-        self.folder = os.path.abspath(os.path.dirname(self._parts[0]))
-        self._check(path)
-
-    def _check(self, path: str) -> None:
-        if path.strip() in ("", "-") or re.search(r"[\0-\x1f\x7f-\x9f\u2028\u2029]", path):
-            raise usage(f"not a folder or a file name: {path!r}")
-        if len(os.fsencode(os.path.basename(path))) > 200:
-            raise usage(f"the name is too long: {path!r}")
-        braces = re.search("[{}]", "".join(self._parts[::2])) and not os.path.isdir(path)
-        if braces or set(self._parts[1::2]) - {*self.FIELDS}:
-            fields = ", ".join(f"{{{name}}}" for name in self.FIELDS)
-            raise usage(f"not a template: {path!r}", f"The fields are {fields}.")
-        folder = self.folder
-        while not os.path.lexists(folder):
-            folder = os.path.dirname(folder)
-        if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-            raise usage(f"cannot write to {folder}")
-
-    def place(self, values: Mapping[str, str], extension: str) -> tuple[str, str]:
-        """The path of a file without its extension, and the extension."""
-        fields = {**values, "ext": extension[1:]}
-        words = (fields[part] if at % 2 else part for at, part in enumerate(self._parts))
-        path = "".join(words)
-        if self._named:
-            path, extension = os.path.splitext(path)
-        folder, name = os.path.split(os.path.abspath(path))
-        return os.path.join(folder, shortened(name, 200)), extension
+def read_output_place(text: str) -> Target:
+    """A folder, a file name or a template; see Target."""
+    return Target(text)
 
 
-def shortened(text: str, most: int) -> str:
-    """The start of a short text, in so many bytes."""
-    while len(os.fsencode(text)) > most:
-        text = text[:-1]
-    return text
+# Flags: one row each. A command takes rows, and forwards what it took. A row that is added to
+# TEXT_TO_IMAGE or IMAGE_TO_VIDEO is read, checked, sent and shown in --help everywhere.
 
 
-# Flags: one row each. A command takes rows, and forwards what it took.
-
-
-def flag(
+def new_flag(
     group: str,
     name: str,
-    help: str,
+    help_text: str,
     read: Callable[[str], Any] | None = None,
     *,
     dest: str = "",
-    **options: Any,
+    **keywords: Any,
 ) -> Flag:
-    """A row for argparse: `read` makes the value of the text, which goes on as keyword `dest`;
-    a flag with nothing to read is a switch.
-
-    The name may be followed by what --help shows in the place of the value.
+    """A row: the name may be followed by what --help shows in the place of the value, and what
+    `read` makes of the text goes on as keyword `dest`. A flag with nothing to read is a switch.
     """
     name, _, metavar = name.partition(" ")
-    dest = dest or name[2:].replace("-", "_")
-    if read:
-        options |= {"type": partial(read_value, name, read), "metavar": metavar}
-    elif not options:
-        options = {"action": "store_true"}
-    return Flag(group=group, name=name, help=help, dest=dest, options=options)
+    dest = dest or name.removeprefix("--").replace("-", "_")
+    return Flag(
+        group=group,
+        name=name,
+        metavar=metavar,
+        help=help_text,
+        dest=dest,
+        read=read,
+        **keywords,
+    )
 
 
-def read_value(name: str, read: Callable[[str], Any], text: str) -> Any:
-    """The value that a flag is given, or a Failure that names the flag."""
-    try:
-        return read(text)
-    except ValueError as exc:
-        raise usage(f"argument {name}: {exc}") from exc
-    except Failure as failure:
-        raise usage(f"argument {name}: {failure.message}", failure.hint) from failure
+def argument_flag(
+    name: str,
+    help_text: str,
+    read: Callable[[str], Any] | None = None,
+    *,
+    names: tuple[str, ...] = (),
+    **keywords: Any,
+) -> Flag:
+    """A row for an argument of models, which has the flag's name if no other `names` are given."""
+    group = "model arguments (what is not given is not sent: the model's own default applies)"
+    argument = new_flag(
+        group,
+        name,
+        help_text,
+        read,
+        **keywords,
+    )
+    return argument._replace(names=names or (argument.dest,))
 
 
-def taken(values: Fields, flags: Iterable[Flag]) -> Fields:
-    """What the flags have among the values, which they are taken out of."""
-    return {flag.dest: values.pop(flag.dest) for flag in flags if flag.dest in values}
+request_flag = functools.partial(new_flag, "request")
+delivery_flag = functools.partial(new_flag, "queue and delivery")
+file_flag = functools.partial(new_flag, "file")
+output_flag = functools.partial(new_flag, "output")
+search_flag = functools.partial(new_flag, "search")
+required_flag = functools.partial(request_flag, required=True)
 
-
-request_flag = partial(flag, "request")
-argument_flag = partial(
-    flag, "model arguments (what is not given is not sent: the model's own default applies)"
-)
-delivery_flag = partial(flag, "queue and delivery")
-file_flag = partial(flag, "file")
-output_flag = partial(flag, "output")
-search_flag = partial(flag, "search")
-
-required_flag = partial(flag, "request", required=True)
 MODEL = required_flag(
-    "--model ENDPOINT", "endpoint, owner/app[/path]: see list-t2i and list-models", endpoint
+    "--model ENDPOINT", "endpoint, owner/app[/path]: see list-t2i and list-models", read_endpoint
 )
 REQUEST_ID = required_flag(
-    "--request-id ID", "request id, as printed by submit-* or on stderr", request_id_text
+    "--request-id ID", "request id, as printed by submit-* or on stderr", read_request_id
 )
 
-PROMPT = partial(argument_flag, "--prompt TEXT", "what to show; - reads it from stdin", prompt_text)
-PROMPT_FILE = argument_flag(
-    "--prompt-file FILE", "file to read the prompt from; - is stdin", prompt_file, dest="prompt"
+PROMPT = functools.partial(
+    argument_flag, "--prompt TEXT", "what to show; - reads it from stdin", read_prompt
 )
-NEGATIVE_PROMPT = argument_flag("--negative-prompt TEXT", "what to leave out", plain_text)
+PROMPT_FILE = argument_flag(
+    "--prompt-file FILE",
+    "file to read the prompt from; - is stdin",
+    read_prompt_file,
+    dest="prompt",
+)
+NEGATIVE_PROMPT = argument_flag("--negative-prompt TEXT", "what to leave out", read_plain_text)
 SEED = argument_flag("--seed N", "the same seed and prompt give the same result", int)
 EXTRA_JSON = argument_flag(
     "--extra-json JSON",
     "further arguments, merged last: a JSON object, @file, or - for stdin",
-    json_object,
+    read_json_object,
 )
 ARGUMENTS_JSON = argument_flag(
     "--arguments-json JSON",
     "a JSON object, @file, or - for stdin",
-    json_object,
+    read_json_object,
     required=True,
     dest="arguments",
 )
 SIZE = (
-    argument_flag("--width N", "in pixels, or the nearest that the model offers", positive_int),
-    argument_flag("--height N", "in pixels, or the nearest that the model offers", positive_int),
+    argument_flag(
+        "--width N", "in pixels, or the nearest that the model offers", read_positive_int
+    ),
+    argument_flag(
+        "--height N", "in pixels, or the nearest that the model offers", read_positive_int
+    ),
 )
 GUIDANCE = (
-    argument_flag("--guidance-scale X", "how closely to follow the prompt", number),
-    argument_flag("--num-inference-steps N", "denoising steps", positive_int),
+    argument_flag(
+        "--guidance-scale X",
+        "how closely to follow the prompt",
+        read_number,
+        names=("guidance_scale", "cfg_scale", "guidance"),
+    ),
+    argument_flag(
+        "--num-inference-steps N",
+        "denoising steps",
+        read_positive_int,
+        names=("num_inference_steps", "steps_num", "num_steps", "steps"),
+    ),
 )
 TEXT_TO_IMAGE = (
     PROMPT(required=True),
     PROMPT_FILE,
     NEGATIVE_PROMPT,
     *SIZE,
-    argument_flag("--num-images N", "how many images", positive_int),
+    argument_flag("--num-images N", "how many images", read_positive_int),
     SEED,
     *GUIDANCE,
     EXTRA_JSON,
@@ -732,50 +959,58 @@ IMAGE_TO_VIDEO = (
         "--image-url SOURCE",
         "URL, data URI, or local picture (is uploaded): the first starts the clip, a second"
         " ends it; models that take a list get all",
-        picture,
+        read_picture,
         action="append",
         required=True,
     ),
     PROMPT(),
     PROMPT_FILE,
     NEGATIVE_PROMPT,
-    argument_flag("--duration SECONDS", "length, one that the model offers", positive),
+    argument_flag(
+        "--duration SECONDS",
+        "length, one that the model offers",
+        read_positive,
+        names=("duration", "duration_seconds", "seconds"),
+    ),
     *SIZE,
     SEED,
     *GUIDANCE,
     EXTRA_JSON,
 )
+# The names that models give to what a flag sets, by the flag's `dest`.
+FLAG_NAMES = {flag.dest: flag.names for flag in (*TEXT_TO_IMAGE, *IMAGE_TO_VIDEO)}
+
 CHECKS = (
     request_flag("--dry-run", "print the request and send nothing"),
     request_flag("--strict", "fail on flags that the model lacks"),
     request_flag("--no-schema", "send the flags as they are, unchecked"),
     request_flag(
-        "--max-cost USD", "send nothing if fal's estimate is above it, or unknown", positive
+        "--max-cost USD", "send nothing if fal's estimate is above it, or unknown", read_positive
     ),
 )
 
-PATH = delivery_flag("--path PATH", "sub-path of the endpoint", path_text)
+PATH = delivery_flag("--path PATH", "sub-path of the endpoint", read_path)
 CLIENT_TIMEOUT = delivery_flag(
     "--client-timeout SECONDS",
     "give up then (status 5); subscribe-* and batch-* cancel their jobs",
-    positive,
+    read_positive,
 )
 QUEUE = (
     PATH,
     delivery_flag(
-        "--hint TEXT", "requests with the same hint prefer the same runner", visible_text
+        "--hint TEXT", "requests with the same hint prefer the same runner", read_visible_text
     ),
     delivery_flag(
-        "--priority",
+        "--priority {normal,low,rush}",
         "place in the queue; rush is sent as normal, the highest there is",
-        choices=("normal", "low", "rush"),
+        read_choice("normal", "low", "rush"),
     ),
     delivery_flag(
-        "--start-timeout SECONDS", "more than 1; the job must start within this time", above_1
+        "--start-timeout SECONDS", "more than 1; the job must start within this time", read_above_1
     ),
     CLIENT_TIMEOUT,
 )
-WEBHOOK_URL = delivery_flag("--webhook-url URL", "URL that fal posts the result to", web_url)
+WEBHOOK_URL = delivery_flag("--webhook-url URL", "URL that fal posts the result to", read_web_url)
 KEEP = delivery_flag("--keep", "leave jobs running at fal if this command is stopped")
 SAVE = (
     output_flag(
@@ -783,10 +1018,10 @@ SAVE = (
         "save all files of the result, and add downloaded_files to the JSON: a folder (it exists,"
         " or ends in /), a file name, or a template with {index}, {name}, {ext}, {request_id},"
         " {model}, {seed}, {prompt}, {date}",
-        Target,
+        read_output_place,
     ),
     output_flag("--overwrite", "replace files that exist"),
-    output_flag("--max-bytes N", "refuse larger files (default 2147483648)", positive_int),
+    output_flag("--max-bytes N", "refuse larger files (default 2147483648)", read_positive_int),
     output_flag(
         "--media",
         "print MEDIA:/path for each saved file instead of the JSON; without --output they are"
@@ -801,7 +1036,7 @@ AGAIN = (
     delivery_flag(
         "--journal FILE",
         "record each job on disk as it goes; the same command then goes on where it stopped",
-        journal_place,
+        read_journal_path,
     ),
     delivery_flag(
         "--retry-unknown",
@@ -811,20 +1046,26 @@ AGAIN = (
 )
 BATCH = (
     KEEP,
-    delivery_flag("--concurrency N", "jobs under way at once (default 4)", positive_int),
+    delivery_flag("--concurrency N", "jobs under way at once (default 4)", read_positive_int),
     *AGAIN,
     *SAVE,
 )
 NO_WAIT = delivery_flag("--no-wait", "fail at once if the job has not ended")
-ROUNDS = delivery_flag("--rounds N", "how often to send the arguments (default 1)", positive_int)
+ROUNDS = delivery_flag(
+    "--rounds N", "how often to send the arguments (default 1)", read_positive_int
+)
 
-FILE = file_flag("--file FILE", "file to read", local_file, required=True)
-FILE_OR_STDIN = file_flag("--file FILE", "file to read; - is stdin", file_or_stdin, required=True)
-CONTENT_TYPE = file_flag("--content-type TYPE", "MIME type of the bytes", mime_type, required=True)
+FILE = file_flag("--file FILE", "file to read", read_local_file, required=True)
+FILE_OR_STDIN = file_flag(
+    "--file FILE", "file to read; - is stdin", read_file_or_stdin, required=True
+)
+CONTENT_TYPE = file_flag(
+    "--content-type TYPE", "MIME type of the bytes", read_mime_type, required=True
+)
 IMAGE_FORMAT = file_flag(
-    "--format",
+    "--format {jpeg,jpg,png,webp}",
     "format to convert to (default jpeg, which has no transparency)",
-    choices=("jpeg", "jpg", "png", "webp"),
+    read_choice("jpeg", "jpg", "png", "webp"),
 )
 
 JSON = output_flag("--json", "print JSON")
@@ -840,82 +1081,116 @@ URL_TEXT, DATA_TEXT = operator.itemgetter("url"), operator.itemgetter("data_uri"
 # Arguments: from flags to what the model is sent
 
 
-def present(**values: Any) -> Fields:
-    """The keywords that have a value."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _build_t2i_arguments(
-    prompt: str | None = None, *, extra_json: Arguments | None = None, **same: Any
+    prompt: str | None = None,
+    *,
+    extra_json: Arguments | None = None,
+    **flags: Any,
 ) -> Fields:
     """Text-to-image arguments for want of a schema; width and height become `image_size`."""
-    return {**present(prompt=prompt), **sized("image_size", same), **(extra_json or {})}
+    arguments = present(prompt=prompt)
+    arguments.update(with_size("image_size", flags))
+    arguments.update(extra_json or {})
+    return arguments
 
 
 def _build_i2v_arguments(
-    image_url: str | Sequence[str], *, extra_json: Arguments | None = None, **same: Any
+    image_url: str | Sequence[str],
+    *,
+    extra_json: Arguments | None = None,
+    **flags: Any,
 ) -> Fields:
     """Image-to-video arguments for want of a schema; width and height become `video_size`."""
-    first, *others = as_list(image_url)
-    if others:
-        raise usage("where a second --image-url goes, only the model's schema can tell")
-    return {"image_url": first, **sized("video_size", same), **(extra_json or {})}
+    sources = as_list(image_url)
+    if len(sources) > 1:
+        raise usage_error("where a second --image-url goes, only the model's schema can tell")
+    arguments: Fields = {"image_url": sources[0]}
+    arguments.update(with_size("video_size", flags))
+    arguments.update(extra_json or {})
+    return arguments
 
 
-def sized(name: str, flags: Fields) -> Fields:
-    """The flags, width and height as one object."""
-    size = {side: flags.pop(side, None) for side in ("width", "height")}
-    if (size["width"] is None) != (size["height"] is None):
-        raise usage("--width and --height go together")
-    return present(**flags, **{name: present(**size) or None})
+def with_size(name: str, flags: Arguments) -> Fields:
+    """The flags that have a value, width and height as one object of that name."""
+    arguments = present(**flags)
+    width = arguments.pop("width", None)
+    height = arguments.pop("height", None)
+    if (width is None) != (height is None):
+        raise usage_error("--width and --height go together")
+    if width is not None:
+        arguments[name] = {"width": width, "height": height}
+    return arguments
 
 
 def as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [value]
 
 
-def batch_file(flags: Sequence[Flag], varied: str, source: str) -> list[Fields]:
+# Files of jobs: what a batch reads, one job a line
+
+
+def read_jobs(flags: Sequence[Flag], varied: str, source: str) -> list[Fields]:
     """The jobs of a batch, one a line: what varies as it is, or a JSON object with any flags
     by their names and with `extra` for what has no flag.
     """
-    known = {flag.dest: flag for flag in reversed(flags)}  # of two rows the first
-    known["extra"] = known.pop("extra_json")
+    by_name = {flag.dest: flag for flag in reversed(flags)}  # of two rows the first
+    by_name["extra"] = by_name.pop("extra_json")
     jobs = []
-    for number, line in enumerate(read_text(source).split("\n"), 1):
-        if line := line.strip():
-            try:
-                row = json_object(line) if starts_json(line) else {varied: line}
-                jobs.append({name: flag_value(known, name, value) for name, value in row.items()})
-                if varied not in row:
-                    raise usage(f"{varied} is missing")
-            except Failure as failure:
-                message = f"{source}, line {number}: {failure.message}"
-                raise usage(message, failure.hint) from failure
+    for line_number, line in enumerate(read_text(source).split("\n"), 1):
+        line = line.strip()
+        if not line:
+            continue
+        try:
+            jobs.append(read_job(by_name, varied, line))
+        except Failure as failure:
+            message = f"{source}, line {line_number}: {failure.message}"
+            raise usage_error(message, failure.hint) from failure
     if not jobs:
-        raise usage(f"{source} holds no jobs")
+        raise usage_error(f"{source} holds no jobs")
     return jobs
+
+
+def read_job(flags: Mapping[str, Flag], varied: str, line: str) -> Fields:
+    """The values of a line by the flags' names."""
+    values = {varied: line}
+    if starts_json(line):
+        values = read_json_object(line)
+    job = {name: read_json_value(flags, name, value) for name, value in values.items()}
+    if varied not in job:
+        raise usage_error(f"{varied} is missing")
+    return job
 
 
 def starts_json(line: str) -> bool:
     """Whether a line is meant as JSON; a prompt may start with a word in brackets."""
-    with contextlib.suppress(ValueError, RecursionError):
-        return isinstance(json.loads(line), (dict, list))
-    return line.startswith("{") or line == "["
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return line.startswith("{") or line == "["
+    return isinstance(value, (dict, list))
 
 
-def flag_value(flags: Mapping[str, Flag], name: str, value: Any) -> Any:
-    """What a flag takes, though it stands in JSON."""
+def read_json_value(flags: Mapping[str, Flag], name: str, value: Any) -> Any:
+    """What a flag makes of a value that stands in JSON."""
     if name not in flags:
         near = did_you_mean(name, flags)
-        raise usage(f"no such argument: {name}", near or "What has no flag goes into extra.")
-    if isinstance(value, list) and flags[name].options.get("action") == "append":
-        return [flag_value(flags, name, item) for item in value]
-    if value is None or isinstance(value, (bool, list)):
-        raise usage(f"{name}: not a value: {json.dumps(value)}")
+        raise usage_error(f"no such argument: {name}", near or "What has no flag goes into extra.")
+    flag = flags[name]
+    if isinstance(value, list) and flag.takes_many:
+        return [read_json_value(flags, name, item) for item in value]
+    if isinstance(value, bool) and flag.read is None:
+        return value
+    if value is None or isinstance(value, (bool, list)) or flag.read is None:
+        raise usage_error(f"{name}: not a value: {json.dumps(value)}")
     if value == "-":
-        raise usage(f"{name}: - does not stand for stdin here")
-    return flags[name].options["type"](value if isinstance(value, str) else json.dumps(value))
+        raise usage_error(f"{name}: - does not stand for stdin here")
+    text = value if isinstance(value, str) else json.dumps(value)
+    return read_value(flag.name, flag.read, text)
 
+
+# The two kinds of models
 
 T2I = Task(
     suffix="t2i",
@@ -924,12 +1199,18 @@ T2I = Task(
     build=_build_t2i_arguments,
     varied="prompt",
     many=(
-        argument_flag("--prompts TEXT", "one job each", plain_text, nargs="+", required=True),
+        argument_flag(
+            "--prompts TEXT",
+            "one job each",
+            read_plain_text,
+            nargs="+",
+            required=True,
+        ),
         argument_flag(
             "--prompts-file FILE",
             'a prompt a line, or JSON with the flags of one job, such as {"prompt": "A cat",'
             ' "num_images": 2, "extra": {}}; - is stdin',
-            partial(batch_file, TEXT_TO_IMAGE, "prompt"),
+            functools.partial(read_jobs, TEXT_TO_IMAGE, "prompt"),
             dest="prompts",
         ),
     ),
@@ -946,7 +1227,7 @@ I2V = Task(
         argument_flag(
             "--image-urls SOURCE",
             "starting images, one job each",
-            picture,
+            read_picture,
             nargs="+",
             required=True,
         ),
@@ -954,7 +1235,7 @@ I2V = Task(
             "--image-urls-file FILE",
             'an image a line, or JSON with the flags of one job, such as {"image_url": "a.png",'
             ' "duration": 5, "extra": {}}; - is stdin',
-            partial(batch_file, IMAGE_TO_VIDEO, "image_url"),
+            functools.partial(read_jobs, IMAGE_TO_VIDEO, "image_url"),
             dest="image_urls",
         ),
     ),
@@ -964,41 +1245,1067 @@ I2V = Task(
 )
 
 
-# The connection to fal
+# ---------------------------------------------------------------------------------------------
+# Schemas and fitting: what fal says that a model takes, and what was asked in the model's words.
+# Documents come from outside: reading lets only well-typed keywords through, and not too many.
+# Fitting trusts what was read and asks nobody; an exception in it is a mistake of ours.
+# ---------------------------------------------------------------------------------------------
+
+
+COPY_IS_FRESH = 86400  # seconds that the copy of a document is used without asking fal
+LOOK_UP_TIME = 10  # seconds for asking fal for a document, both attempts together
+MAX_SCHEMA_VALUES = 20_000  # JSON values of a schema whose references are replaced
+MAX_SCHEMA_DEPTH = 60  # of schemas, and of values within schemas
+
+
+class ModelSchema(NamedTuple):
+    """What a model takes, as far as fal tells.
+
+    `input_schema` is JSON Schema without references. Where it is None, `reason` is the Failure
+    that says why, unless nobody asked fal. `state` is fresh, stale (a copy of a day or more ago)
+    or none.
+    """
+
+    input_schema: Fields | None = None
+    state: str = "none"
+    deprecated: bool = False
+    streams: bool = False
+    reason: Failure | None = None
+
+    @property
+    def unchecked_note(self) -> str | None:
+        """Why arguments are not checked; None if fal was not asked or did answer."""
+        if self.reason is None:
+            return None
+        if self.reason.type == "not_found":
+            return "fal did not tell the model's arguments: they were not checked"
+        return f"the model's arguments were not checked: {self.reason.message}"
+
+
+async def fetch_schema(model: str) -> ModelSchema:
+    """What the model takes, from a copy of at most a day, from fal, or else from an older copy."""
+    model_row, age = read_copy(model)
+    copied = read_model_schema(model_row, model)
+    if copied.input_schema is not None and 0 <= age < COPY_IS_FRESH:
+        return copied
+    try:
+        model_row = await look_up(model)
+    except Failure as failure:
+        reason = failure
+    else:
+        fetched = read_model_schema(model_row, model)
+        if fetched.input_schema is not None:
+            store_copy(model, model_row)
+            return fetched
+        message = f"fal does not tell what {model} takes"
+        reason = Failure("not_found", message, hint=near_models(model))
+    if copied.input_schema is not None:
+        return copied._replace(state="stale")
+    return ModelSchema(reason=reason)
+
+
+async def look_up(model: str) -> Any:
+    """The row of fal's model search, with the model's document; None if fal knows no such model.
+
+    A second attempt is made with the key, if there is one, since that raises the rate limit.
+    The Failure of the first attempt is raised if both fail.
+    """
+    deadline = seconds_from_now(LOOK_UP_TIME)
+    try:
+        return await request_row(model, None, deadline)
+    except Failure as failure:
+        if seconds_from_now(0) >= deadline:
+            raise
+        first_failure = failure
+    key = None
+    with contextlib.suppress(Failure):
+        key = api_key()
+    try:
+        return await request_row(model, key, deadline)
+    except Failure:
+        raise first_failure from None
+
+
+async def request_row(model: str, key: str | None, deadline: float) -> Any:
+    """One attempt at the look-up; the deadline is in the event loop's seconds."""
+    params = {"endpoint_id": model, "expand": "openapi-3.0"}
+    try:
+        async with asyncio.timeout_at(deadline), platform(key) as client:
+            response = await client.get(MODELS_URL, params=params)
+            if response.status_code == 404:
+                return None
+            answer = response.raise_for_status().json()
+    except TimeoutError as exc:
+        message = f"fal did not answer within {LOOK_UP_TIME} s"
+        raise Failure("timeout", message, retryable=True) from exc
+    model_rows = descend(answer, ["models"])
+    if not isinstance(model_rows, list):
+        message = "fal gave an answer that cannot be read: it lists no models"
+        raise Failure("unexpected_answer", message)
+    for model_row in model_rows:
+        if descend(model_row, ["endpoint_id"]) == model:
+            return model_row
+    return None
+
+
+def read_model_schema(model_row: Any, model: str) -> ModelSchema:
+    """What a row of fal's model search says of the model's input; the row may be any JSON.
+
+    The input is the body of the document's POST on the endpoint, never a guess by name.
+    """
+    document = descend(model_row, ["openapi"])
+    request_body = descend(document, ["paths", f"/{model}", "post", "requestBody"])
+    body_schema = descend(request_body, ["content", "application/json", "schema"])
+    input_schema = SchemaReader(document).read(body_schema)
+    if "properties" not in input_schema:
+        return ModelSchema()
+    for name in input_schema.get("required", []):
+        input_schema["properties"].setdefault(name, {})  # there is such a field, of any type
+    facts = model_metadata(model_row)
+    return ModelSchema(
+        input_schema=input_schema,
+        state="fresh",
+        deprecated=facts.get("status") == "deprecated",
+        streams=bool(facts.get("stream_url")),
+    )
+
+
+def descend(value: Any, names: Iterable[str]) -> Any:
+    """What JSON objects inside each other hold under the names; None if one of them does not."""
+    for name in names:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+class SchemaReader:
+    """Reads schemas of one document: replaces references, and drops keywords of a wrong type.
+
+    A document of 3 kB can unfold to 2^20 schemas. Both depth and number of what is read are
+    bounded; a schema beyond that, or a reference that leads back to itself, allows anything.
+    """
+
+    def __init__(self, document: Any) -> None:
+        self.document = document
+        self.room = MAX_SCHEMA_VALUES
+
+    def read(self, node: Any, depth: int = 0, references: tuple[str, ...] = ()) -> Fields:
+        """A node of the document as a schema, {} for anything.
+
+        `references` are those that led here.
+        """
+        self.room -= 1
+        if self.room < 0 or depth > MAX_SCHEMA_DEPTH or not isinstance(node, dict):
+            return {}
+        schema = self._read_keywords(node, depth, references)
+        reference = node.get("$ref")
+        if isinstance(reference, str) and reference not in references:
+            target = self._find(reference)
+            schema = {**self.read(target, depth + 1, (*references, reference)), **schema}
+        for part in schema.pop("allOf", []):
+            schema = {**part, **schema}
+        return schema
+
+    def _read_keywords(self, node: Fields, depth: int, references: tuple[str, ...]) -> Fields:
+        schema: Fields = {}
+        for keyword, value in node.items():
+            if keyword in SCHEMA_KEYWORDS and isinstance(value, dict):
+                schema[keyword] = self.read(value, depth + 1, references)
+            elif keyword in SCHEMA_LIST_KEYWORDS and isinstance(value, list) and value:
+                schema[keyword] = [self.read(item, depth + 1, references) for item in value]
+            elif keyword in SCHEMA_MAP_KEYWORDS and isinstance(value, dict):
+                schema[keyword] = {
+                    name: self.read(item, depth + 1, references) for name, item in value.items()
+                }
+            elif is_well_typed(keyword, value) and self._has_room(value, depth):
+                schema[keyword] = value
+        return schema
+
+    def _find(self, reference: str) -> Any:
+        """What a JSON pointer such as #/components/schemas/Input leads to."""
+        names = reference.removeprefix("#/").split("/")
+        unescaped = [name.replace("~1", "/").replace("~0", "~") for name in names]
+        return descend(self.document, unescaped)
+
+    def _has_room(self, value: Any, depth: int) -> bool:
+        """Whether a value can be kept as a whole; it is counted in any case."""
+        self.room -= 1
+        if self.room < 0 or depth > MAX_SCHEMA_DEPTH:
+            return False
+        if isinstance(value, dict):
+            return all(self._has_room(item, depth + 1) for item in value.values())
+        if isinstance(value, list):
+            return all(self._has_room(item, depth + 1) for item in value)
+        return not isinstance(value, float) or math.isfinite(value)
+
+
+def is_well_typed(keyword: str, value: Any) -> bool:
+    """Whether JSON Schema allows the value for a keyword that holds no schema."""
+    if keyword in KEYWORD_TYPES:
+        return KEYWORD_TYPES[keyword](value)
+    return keyword not in SCHEMA_HOLDERS
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def is_type_name(value: Any) -> bool:
+    return is_text(value) or (is_texts(value) and value != [])
+
+
+def is_choice(value: Any) -> bool:
+    return isinstance(value, list) and value != []
+
+
+def is_boolean(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def is_bound(value: Any) -> bool:
+    """Whether it is a number; a bool is an int in Python."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: Any) -> bool:
+    return is_bound(value) and value >= 0 and value == value // 1
+
+
+# Keywords that hold a schema, a list of schemas, and schemas by name.
+SCHEMA_KEYWORDS = ("items", "additionalProperties", "not")
+SCHEMA_LIST_KEYWORDS = ("allOf", "anyOf", "oneOf", "prefixItems")
+SCHEMA_MAP_KEYWORDS = ("properties", "patternProperties")
+
+# What is none of the shapes above under one of these keywords is ill-typed.
+SCHEMA_HOLDERS = ("$ref", *SCHEMA_KEYWORDS, *SCHEMA_LIST_KEYWORDS, *SCHEMA_MAP_KEYWORDS)
+
+# What other keywords may hold; one that is not here may hold anything, as `default` may.
+KEYWORD_TYPES: dict[str, Callable[[Any], bool]] = {
+    "additionalProperties": is_boolean,
+    "type": is_type_name,
+    "enum": is_choice,
+    "nullable": is_boolean,
+    "required": is_texts,
+    "title": is_text,
+    "description": is_text,
+    "format": is_text,
+    "pattern": is_text,
+    "minimum": is_bound,
+    "maximum": is_bound,
+    "exclusiveMinimum": is_bound,
+    "exclusiveMaximum": is_bound,
+    "minLength": is_count,
+    "maxLength": is_count,
+    "minItems": is_count,
+    "maxItems": is_count,
+}
+
+
+# Copies of documents, in the user's cache folder
+
+
+def cache_file(model: str) -> str:
+    """Where the copy of the model's row is."""
+    cache_folders = {
+        "darwin": "~/Library/Caches",
+        "win32": os.environ.get("LOCALAPPDATA", "~"),
+    }
+    folder = os.environ.get("XDG_CACHE_HOME") or cache_folders.get(sys.platform, "~/.cache")
+    file_name = model.replace("/", "~") + ".json"
+    return os.path.join(os.path.expanduser(folder), "fal-skill", file_name)
+
+
+def read_copy(model: str) -> tuple[Any, float]:
+    """The copy of a model's row and its age in seconds; None if there is none of use."""
+    path = cache_file(model)
+    # torn, foreign or unreadable; ValueError is JSON, UTF-8 and a null character in the path
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        if os.path.isfile(path):  # opening a pipe would wait for ever
+            with open(path, encoding="utf-8") as file:
+                model_row = json.load(file)
+            if descend(model_row, ["endpoint_id"]) == model:
+                return model_row, time.time() - os.path.getmtime(path)
+    return None, 0.0
+
+
+def store_copy(model: str, model_row: Any) -> None:
+    """Keep a model's row; a home that cannot be written to is no problem."""
+    path = cache_file(model)
+    with contextlib.suppress(OSError, RecursionError):
+        content = json.dumps(model_row).encode()
+        with PartFile(os.path.dirname(path)) as part:
+            part.write(content)
+            part.finish()
+            part.rename(path)
+
+
+# Fitting
+
+FIRST_IMAGE = (
+    "image_url",
+    "start_image_url",
+    "first_frame_url",
+    "first_frame_image_url",
+    "first_image_url",
+    "input_image_url",
+)
+LAST_IMAGE = (
+    "end_image_url",
+    "tail_image_url",
+    "last_frame_url",
+    "last_frame_image_url",
+    "last_image_url",
+)
+IMAGE_LISTS = ("image_urls", "input_image_urls", "reference_image_urls")
+SIZES = ("image_size", "video_size")
+FRAMES = ("num_frames", "frames_per_second", "fps", "frame_rate", "export_fps")
+MEASURE = r"\d{1,9}(?:\.\d{1,9})?"  # a number in a label, too short to be too large for a float
+PRESETS = {  # fal's names for sizes, in pixels
+    "square_hd": (1024, 1024),
+    "square": (512, 512),
+    "portrait_4_3": (768, 1024),
+    "portrait_16_9": (576, 1024),
+    "landscape_4_3": (1024, 768),
+    "landscape_16_9": (1024, 576),
+}
+
+
+class Fit:
+    """The arguments for a model, built up from what the user asked; it knows no model by name.
+
+    `notes` tell what became something else; `problems` are {"field", "message", "type"} each.
+    """
+
+    def __init__(self, schema: Fields, strict: bool = False) -> None:
+        self.fields: Fields = schema.get("properties", {})
+        self.required: list[str] = schema.get("required", [])
+        self.schema = schema
+        self.strict = strict
+        self.arguments: Fields = {}
+        self.notes: list[str] = []
+        self.problems: list[Fields] = []
+
+    def field_of(self, names: Iterable[str]) -> str | None:
+        """The first of the names that the model has."""
+        for name in names:
+            if name in self.fields:
+                return name
+        return None
+
+    def refuse(self, field: str, message: str, problem_type: str) -> None:
+        self.problems.append(
+            {
+                "field": field,
+                "message": message,
+                "type": problem_type,
+            }
+        )
+
+    def leave_out(self, argument: str, advice_text: str = "") -> None:
+        """Send nothing that the model has not; fal ignores unknown fields, and bills the job."""
+        if self.strict:
+            message = f"the model has no such argument{advice_text}"
+            self.refuse(argument, message, "unknown_field")
+        else:
+            self.notes.append(f"the model has no {argument}: it is not sent{advice_text}")
+
+
+def fit_arguments(asked: Mapping[str, Any], schema: Fields, strict: bool = False) -> Fit:
+    """Arguments, notes and problems for what the flags asked; pure, and the same every time."""
+    fitted = Fit(schema, strict)
+    simple = dict(asked)
+    extra = simple.pop("extra_json", {})
+    fit_size(fitted, simple.pop("width", None), simple.pop("height", None))
+    fit_images(fitted, as_list(simple.pop("image_url", [])))
+    fit_length(fitted, simple.pop("duration", None))
+    for argument, value in simple.items():
+        fit_simple(fitted, argument, value)
+    add_extra(fitted, extra)
+    add_empty_prompt(fitted)
+    fitted.problems += violations(fitted.arguments, {**schema, "type": "object"})
+    return fitted
+
+
+def fit_simple(fitted: Fit, argument: str, value: Any) -> None:
+    """A value as it is, under the name that the model has for it."""
+    name = fitted.field_of(FLAG_NAMES.get(argument, (argument,)))
+    if name is None:
+        fitted.leave_out(argument)
+    else:
+        fitted.arguments[name] = value
+
+
+def add_extra(fitted: Fit, extra: Mapping[str, Any]) -> None:
+    """What --extra-json says overrules the flags, and is sent though the model may not know it."""
+    for name in extra:
+        if name in fitted.arguments:
+            fitted.notes.append(f"{name} is sent as --extra-json has it")
+        elif name not in fitted.fields:
+            near = did_you_mean(name, fitted.fields)
+            consequence = near or "fal ignores what a model does not know."
+            fitted.notes.append(
+                f"the model has no {name}: it is sent all the same. {consequence}",
+            )
+    fitted.arguments.update(extra)
+
+
+def add_empty_prompt(fitted: Fit) -> None:
+    """Some models require a prompt and are content with an empty one."""
+    if "prompt" not in fitted.required or "prompt" in fitted.arguments:
+        return
+    if not violations("", fitted.fields.get("prompt", {})):
+        fitted.arguments["prompt"] = ""
+        fitted.notes.append("the model requires a prompt: an empty one is sent")
+
+
+def fit_images(fitted: Fit, sources: list[str]) -> None:
+    """The first picture starts the clip, the second ends it; a list takes all of them."""
+    first_image = fitted.field_of(FIRST_IMAGE)
+    last_image = fitted.field_of(LAST_IMAGE)
+    image_list = fitted.field_of(IMAGE_LISTS)
+    single_images = [name for name in (first_image, last_image) if name is not None]
+    if first_image is not None and len(sources) <= len(single_images):
+        fitted.arguments.update(zip(single_images, sources, strict=False))
+    elif image_list is not None:
+        fitted.arguments[image_list] = sources
+    elif single_images:
+        message = f"takes {len(single_images)} image(s), not {len(sources)}"
+        fitted.refuse(single_images[0], message, "too_long")
+    elif sources:  # what is left of the request without them is not what was asked
+        fitted.refuse("image_url", "the model takes no image", "no_image")
+
+
+def fit_length(fitted: Fit, seconds: float | None) -> None:
+    """Seconds in the model's own type: "5", "8s", 5 or 5.0."""
+    if seconds is None:
+        return
+    name = fitted.field_of(FLAG_NAMES["duration"])
+    if name is None:
+        fitted.leave_out("duration", frames_advice(fitted))
+    else:
+        fitted.arguments[name] = length_value(seconds, fitted.fields[name])
+
+
+def frames_advice(fitted: Fit) -> str:
+    """How to say the length of a clip to a model that counts frames."""
+    frames = []
+    for name in FRAMES:
+        if name in fitted.fields:
+            frames.append(f"{name} {limits_text(fitted.fields[name])}")
+    if not frames:
+        return ""
+    return f"; use --extra-json with {', '.join(frames)}"
+
+
+def length_value(seconds: float, schema: Fields) -> Any:
+    """The offered value that means so many seconds, or else a number, or its text."""
+    labels = offered_values(schema)
+    for label in labels:
+        if in_seconds(label) == seconds:
+            return label
+    if seconds == int(seconds):
+        seconds = int(seconds)
+    kinds = {kind for variant in variants(schema) for kind in type_names(variant)}
+    if labels or "integer" in kinds or "number" in kinds:
+        return seconds
+    return str(seconds)
+
+
+def fit_size(fitted: Fit, width: int | None, height: int | None) -> None:
+    """Pixels as the model takes them: an object, bare, a preset, or a shape with a resolution."""
+    sides = present(width=width, height=height)
+    size_field = fitted.field_of(SIZES)
+    if not sides:
+        return
+    if size_field is not None and takes_sides(fitted.fields[size_field]):
+        fitted.arguments[size_field] = sides
+        if len(sides) == 1:
+            fitted.notes.append(
+                f"one side is given: the other is the model's default for {size_field}",
+            )
+    elif fitted.field_of(("width", "height")) is not None:
+        for side, pixels in sides.items():
+            fit_simple(fitted, side, pixels)
+    elif fitted.field_of((*SIZES, "aspect_ratio", "resolution")) is None:
+        fitted.leave_out("size")
+    elif not (width and height):
+        message = "the model takes shapes: give both --width and --height"
+        fitted.refuse("size", message, "missing")
+    else:
+        fit_shape(fitted, width, height)
+
+
+def takes_sides(schema: Fields) -> bool:
+    """Whether a size may be an object with a width."""
+    return any("width" in variant.get("properties", {}) for variant in variants(schema))
+
+
+def fit_shape(fitted: Fit, width: int, height: int) -> None:
+    """The nearest preset; or the nearest aspect_ratio and the nearest resolution."""
+    chosen: Fields = {}
+    is_exact = True
+    is_whole = False  # a shape alone says nothing of the pixels, nor the reverse
+    for name in (*SIZES, "aspect_ratio", "resolution"):
+        if name not in fitted.fields:
+            continue
+        labels = offered_values(fitted.fields[name])
+        measure = resolution_distance if name == "resolution" else shape_distance
+        nearest = nearest_label(labels, measure, width, height)
+        if nearest is not None:
+            chosen[name], distance = nearest
+            is_exact = is_exact and max(distance) < 0.001
+            is_whole = is_whole or name in SIZES
+        elif name == "aspect_ratio" and not labels:  # it takes any text
+            chosen[name] = f"{width}x{height}"
+            is_whole = True
+    fitted.arguments.update(chosen)
+    if not chosen:
+        fitted.leave_out("size")
+    elif not (is_exact and (is_whole or len(chosen) > 1)):
+        shown = " and ".join(f"{name} {label}" for name, label in chosen.items())
+        fitted.notes.append(f"{width}x{height} becomes {shown}")
+
+
+def nearest_label(
+    labels: list[Any],
+    measure: Callable[[Any, int, int], Distance | None],
+    width: int,
+    height: int,
+) -> tuple[Any, Distance] | None:
+    """The label that is least far from a size, and how far; None if none of them is a size."""
+    measured = []
+    for label in labels:
+        distance = measure(label, width, height)
+        if distance is not None:
+            measured.append((label, distance))
+    if not measured:
+        return None
+    return min(measured, key=lambda pair: pair[1])
+
+
+def shape_distance(label: Any, width: int, height: int) -> Distance | None:
+    """How far "16:9", "1024x768" or a preset is from the size, in shape and in pixels."""
+    match = re.fullmatch(rf"({MEASURE}) ?([:x*]) ?({MEASURE})", str(label))
+    if match is not None:
+        label_width, label_height = float(match[1]), float(match[3])
+        is_ratio = match[2] == ":"
+    elif isinstance(label, str) and label in PRESETS:
+        label_width, label_height = PRESETS[label]
+        is_ratio = False
+    else:
+        return None
+    if not (label_width and label_height):
+        return None
+    shape = abs(math.log(label_width / label_height * height / width))
+    if is_ratio:
+        return shape, 0.0
+    pixels = abs(math.log(label_width * label_height / (width * height)))
+    return shape, pixels
+
+
+def resolution_distance(label: Any, width: int, height: int) -> Distance | None:
+    """How far "720p" (short side), "2K" (of 1024² or of a frame's width) or "4MP" is away."""
+    match = re.fullmatch(rf"({MEASURE})(p|k|mp)", str(label).lower())
+    if match is None:
+        return None
+    quantity, unit = float(match[1]), match[2]
+    if not quantity:
+        return None
+    pixels = width * height
+    frame_width = max(width, height)
+    measures: dict[str, list[float]] = {
+        "p": [min(width, height)],
+        "k": [math.sqrt(pixels) / 1024, frame_width / 960],  # 3840x2160 is 4K
+        "mp": [pixels / 1e6],
+    }
+    distances = []
+    for asked in measures[unit]:
+        distances.append(abs(math.log(quantity / asked)))
+    return (min(distances),)
+
+
+def in_seconds(label: Any) -> float | None:
+    """5, "5" or "5s" as seconds; None for "auto" and the like."""
+    match = re.fullmatch(rf"({MEASURE}) ?s?", str(label))
+    if match is None:
+        return None
+    return float(match[1])
+
+
+# What schemas say
+
+
+def subschemas(schema: Fields) -> list[Fields]:
+    """The schemas of which a value must fulfil one; none if there is no such choice."""
+    for keyword in ("anyOf", "oneOf"):
+        if keyword in schema:
+            return list(schema[keyword])
+    return []
+
+
+def variants(schema: Fields) -> list[Fields]:
+    """The schemas that a value can choose from, be it one."""
+    return subschemas(schema) or [schema]
+
+
+def type_names(schema: Fields) -> list[str]:
+    """The types that a schema allows; none if it allows any."""
+    names = schema.get("type", [])
+    if isinstance(names, str):
+        return [names]
+    return list(names)
+
+
+def literals(schema: Fields) -> list[Any]:
+    """The values that a schema lists, its alternatives aside."""
+    if "enum" in schema:
+        return list(schema["enum"])
+    if "const" in schema:
+        return [schema["const"]]
+    return []
+
+
+def offered_values(schema: Fields) -> list[Any]:
+    """The values that a field offers; none if it takes a range, or any text."""
+    values = []
+    for variant in variants(schema):
+        values += literals(variant)
+    return values
+
+
+def limits_text(schema: Fields) -> str:
+    """The limits of a number, as far as the schema tells."""
+    for variant in variants(schema):
+        if "minimum" in variant or "maximum" in variant:
+            return f"{variant.get('minimum', '')}..{variant.get('maximum', '')}"
+    return ""
+
+
+def violations(value: Any, schema: Fields, field: str = "") -> list[Fields]:
+    """What fal's pydantic would find wrong with a value: {"field", "message", "type"} each."""
+    if value is None and schema.get("nullable"):
+        return []
+    if subschemas(schema):
+        return violations_of_nearest(value, subschemas(schema), field)
+    listed = literals(schema)
+    if listed and not is_listed(value, listed):
+        message = choice_message(value, listed)
+        return [value_problem(field, value, message, "literal_error")]
+    kinds = type_names(schema)
+    if kinds and not any(has_type(value, kind) for kind in kinds):
+        message = f"not {' or '.join(kinds)}"
+        return [value_problem(field, value, message, "wrong_type")]
+    problems = violated_limits(value, schema, field)
+    if isinstance(value, dict):
+        problems += violations_in_object(value, schema, field)
+    if isinstance(value, list):
+        problems += violations_in_list(value, schema, field)
+    return problems
+
+
+def violations_of_nearest(value: Any, schemas: list[Fields], field: str) -> list[Fields]:
+    """The problems with the schema that was most likely meant: one of the right type."""
+
+    def unlikelihood(problems: list[Fields]) -> tuple[bool, int]:
+        is_wrong_type = bool(problems) and problems[0]["type"] == "wrong_type"
+        return is_wrong_type, len(problems)
+
+    problems_by_schema = []
+    for schema in schemas:
+        problems_by_schema.append(violations(value, schema, field))
+    return min(problems_by_schema, key=unlikelihood)
+
+
+def violated_limits(value: Any, schema: Fields, field: str) -> list[Fields]:
+    problems = []
+    for keyword, (measure, holds, relation) in LIMITS.items():
+        if keyword not in schema:
+            continue
+        size = measure(value)
+        if size is not None and not holds(size, schema[keyword]):
+            message = f"{relation} {schema[keyword]}"
+            problems.append(value_problem(field, value, message, keyword))
+    return problems
+
+
+def violations_in_object(value: Fields, schema: Fields, field: str) -> list[Fields]:
+    """Fields that are missing, then what is wrong with those that the schema describes."""
+    problems = []
+    for name in schema.get("required", []):
+        if name not in value:
+            problems.append(value_problem(dotted(field, name), None, "required", "missing"))
+    fields = schema.get("properties", {})
+    for name, item in value.items():
+        if name in fields:
+            problems += violations(item, fields[name], dotted(field, name))
+    return problems
+
+
+def violations_in_list(values: list[Any], schema: Fields, field: str) -> list[Fields]:
+    problems: list[Fields] = []
+    if "items" not in schema:
+        return problems
+    for index, item in enumerate(values):
+        item_field = dotted(field, index)
+        problems += violations(item, schema["items"], item_field)
+    return problems
+
+
+def value_problem(field: str, value: Any, message: str, problem_type: str) -> Fields:
+    """A problem whose message starts with the value, unless that is None."""
+    if value is not None:
+        shown = redact(json.dumps(value, ensure_ascii=False))
+        message = f"{shown[:80]} is {message}"
+    return {
+        "field": field,
+        "message": message,
+        "type": problem_type,
+    }
+
+
+def dotted(field: str, name: Any) -> str:
+    return f"{field}.{name}" if field else str(name)
+
+
+def closest_value(value: Any, offered: list[Any]) -> Any:
+    """The nearest number, or the likest word."""
+    wanted = in_seconds(value)
+    distances = []
+    for candidate in offered:
+        seconds = in_seconds(candidate)
+        if wanted is not None and seconds is not None:
+            distances.append((abs(seconds - wanted), candidate))
+    if distances:
+        return min(distances, key=lambda pair: pair[0])[1]
+
+    def likeness(candidate: Any) -> float:
+        return difflib.SequenceMatcher(None, str(candidate), str(value)).ratio()
+
+    return max(offered, key=likeness)
+
+
+def choice_message(value: Any, listed: list[Any]) -> str:
+    shown = ", ".join(json.dumps(literal) for literal in listed)
+    nearest = closest_value(value, listed)
+    return f"not one of {shown}; the closest is {json.dumps(nearest)}"
+
+
+def is_listed(value: Any, listed: list[Any]) -> bool:
+    return any(is_same_value(value, literal) for literal in listed)
+
+
+def is_same_value(value: Any, literal: Any) -> bool:
+    """5 and 5.0 are the same to pydantic, 5 and "5" are not, nor are 1 and True."""
+    are_numbers = is_bound(value) and is_bound(literal)
+    if not are_numbers and type(value) is not type(literal):
+        return False
+    return bool(value == literal)
+
+
+def has_type(value: Any, kind: str) -> bool:
+    """Whether a value is of JSON Schema's type; of a type that is unknown, anything is."""
+    return kind not in TYPES or TYPES[kind](value)
+
+
+def as_number(value: Any) -> float | None:
+    """A number, or the text of one, which pydantic takes for a number too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    with contextlib.suppress(ValueError, OverflowError):
+        return float(value)
+    return None
+
+
+def is_whole_number(value: Any) -> bool:
+    parsed = as_number(value)
+    return parsed is not None and parsed.is_integer()
+
+
+def text_length(value: Any) -> int | None:
+    return len(value) if isinstance(value, str) else None
+
+
+def item_count(value: Any) -> int | None:
+    return len(value) if isinstance(value, list) else None
+
+
+TYPES: dict[str, Callable[[Any], bool]] = {
+    "string": is_text,
+    "integer": is_whole_number,
+    "number": lambda value: as_number(value) is not None,
+    "boolean": is_boolean,
+    "array": lambda value: isinstance(value, list),
+    "object": lambda value: isinstance(value, dict),
+    "null": lambda value: value is None,
+}
+
+# By keyword: what is measured of a value (None: nothing), how it must compare, what it is if not.
+LIMITS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], bool], str]] = {
+    "minimum": (as_number, operator.ge, "below"),
+    "maximum": (as_number, operator.le, "above"),
+    "exclusiveMinimum": (as_number, operator.gt, "not above"),
+    "exclusiveMaximum": (as_number, operator.lt, "not below"),
+    "minLength": (text_length, operator.ge, "shorter than"),
+    "maxLength": (text_length, operator.le, "longer than"),
+    "minItems": (item_count, operator.ge, "fewer items than"),
+    "maxItems": (item_count, operator.le, "more items than"),
+}
+
+
+def schema_text(schema: Fields) -> str:
+    """One line a field of a model's input, as it was read."""
+    lines = []
+    for name, field in schema["properties"].items():
+        is_required = name in schema.get("required", [])
+        lines.append(field_line(name, field, is_required))
+    return "\n".join(lines)
+
+
+def field_line(name: str, field: Fields, is_required: bool) -> str:
+    """name, type, required or default, what is allowed, and a line of description."""
+    kinds: list[str] = []
+    for variant in variants(field):
+        kinds += type_names(variant) or ["any"]
+    if is_required:
+        need = "required"
+    elif "default" in field:
+        need = f"default {json.dumps(field['default'])}"
+    else:
+        need = "optional"
+    allowed = ", ".join(json.dumps(value) for value in offered_values(field))
+    return tabbed(
+        name,
+        "|".join(dict.fromkeys(kinds)),
+        need,
+        allowed or limits_text(field),
+        field.get("description", ""),
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# The wire: HTTP clients, paying once, and sessions that give their jobs up in good order.
+# ---------------------------------------------------------------------------------------------
+
+# The job of the session that a request belongs to.
+CURRENT_JOB: contextvars.ContextVar[Job] = contextvars.ContextVar("current_job")
 
 
 def api_key() -> str:
     """The key from the environment, without the white space that pasting leaves around it."""
-    key, *pair = (os.environ.get(f"FAL_KEY{part}", "").strip() for part in ("", "_ID", "_SECRET"))
-    key = key or ":".join(pair if all(pair) else ())
+    key = os.environ.get("FAL_KEY", "").strip()
+    key_id = os.environ.get("FAL_KEY_ID", "").strip()
+    secret = os.environ.get("FAL_KEY_SECRET", "").strip()
+    if not key and key_id and secret:
+        key = f"{key_id}:{secret}"
     if not key:
-        raise Failure("credentials_missing", "no fal.ai key: FAL_KEY is not set", Exit.CREDENTIALS)
+        raise Failure("credentials_missing", "no fal.ai key: FAL_KEY is not set")
     if not re.fullmatch(VISIBLE, key):
         raise Failure(
             "credentials_malformed",
             "the key in FAL_KEY holds white space or characters that no key has",
-            Exit.CREDENTIALS,
         )
     return key
+
+
+def tls_context() -> ssl.SSLContext:
+    """The one TLS context of a command: to make one takes as long as importing a library."""
+    return tls_context_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@functools.cache
+def tls_context_of(certificate_file: str | None, certificate_folder: str | None) -> ssl.SSLContext:
+    """httpx reads both variables itself; they are the key under which a context is kept."""
+    return httpx.create_ssl_context()
+
+
+def web_client() -> httpx.AsyncClient:
+    """An HTTP client with the user's proxies and certificates, which takes no cookies."""
+    certificates = tls_context()
+    try:
+        client = httpx.AsyncClient(verify=certificates, timeout=60)
+    except (ValueError, ImportError) as exc:  # such as a proxy that httpx cannot use
+        raise usage_error(f"the network's settings cannot be used: {exc}") from exc
+    client.cookies.jar.set_policy(cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    return client
+
+
+class Connection:
+    """The HTTP clients of an event loop, open for as long as somebody uses them.
+
+    `web` carries no key: model search, downloads, and the way of fal-client's requests, which
+    bring their own.
+    """
+
+    web: httpx.AsyncClient
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._users = 0
+        self._keyed = False
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Lend `web`, and close it when the last user is done."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            self._users = 0
+        if self._users == 0:
+            self.web = web_client()
+            self._keyed = False
+        self._users += 1
+        try:
+            yield self.web
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                await self.web.aclose()
+                if self._keyed:
+                    release_fal_client()
+
+    @contextlib.asynccontextmanager
+    async def opened_with_key(self) -> AsyncIterator[None]:
+        """Have fal-client's functions ready to be called, with the key from the environment."""
+        async with self.opened():
+            if not self._keyed:
+                equip_fal_client(self.web, api_key())
+                self._keyed = True
+            yield
+
+
+CONNECTION = Connection()
+
+
+# fal-client 1.0.3: what is done behind its back. tests/test_innards.py says in a sentence which
+# of these lost its footing when an upgrade takes it away.
+#
+# - It repeats any POST up to ten times, and each may be billed: PaidOnce stands in the way.
+# - It keeps the clients of its first event loop for ever, and offers no way to close them.
+# - It makes a TLS context for each of its clients, and allows an upload token 5 seconds.
+# - It sends ten parts of a large upload at once, which takes 400 MB.
+# - It follows the redirects of WebSockets, which would hand the arguments to a stranger.
+# - It logs when it turns to its backup hosts, which Python would print on stderr.
+
+
+def equip_fal_client(web: httpx.AsyncClient, key: str) -> None:
+    """Have fal-client's shared async client send what it sends through `web`, paying once."""
+    client = fal_client.async_client
+    innards = fal_client.client
+    client.key = key
+    backup = innards.AsyncBackupDomainTransport(transport=httpx.AsyncBaseTransport())
+    backup._client = web
+    headers = {"User-Agent": innards.USER_AGENT}
+    keyed = httpx.AsyncClient(
+        transport=PaidOnce(backup),  # type: ignore[arg-type]
+        headers={"Authorization": f"Key {key}", **headers},
+        timeout=client.default_timeout,
+    )
+    uploading = httpx.AsyncClient(
+        transport=Through(web),  # type: ignore[arg-type]
+        headers=headers,
+        timeout=client.default_timeout,
+    )
+    tokens = innards.AsyncCDNTokenManager(fal_client.auth.AuthCredentials("Key", key))
+    refresh = functools.partial(fetch_upload_token, uploading, tokens)
+    tokens._refresh_token = refresh  # type: ignore[method-assign]
+    vars(client).update(
+        _client=settled(keyed),
+        _token_manager=settled(tokens),
+        _cdn_client=functools.partial(contextlib.nullcontext, uploading),
+    )
+    innards.MULTIPART_MAX_CONCURRENCY = 2
+    innards._connect_async_ws = connect_websocket
+    logging.getLogger("fal_client.client").addFilter(as_note)
+
+
+def release_fal_client() -> None:
+    """Let go of the clients: they are of no use in the next event loop."""
+    for name in ("_client", "_token_manager", "_cdn_client"):
+        vars(fal_client.async_client).pop(name, None)
+
+
+def settled(value: Any) -> asyncio.Future[Any]:
+    """What can be awaited any number of times, as fal-client does with its cached properties."""
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(value)
+    return future
+
+
+async def fetch_upload_token(client: httpx.AsyncClient, tokens: Any) -> Any:
+    """A token for fal's CDN, as fal-client's own method gives it."""
+    response = await client.post(
+        tokens._url,
+        headers=tokens._headers,
+        json={},
+    )
+    answer = response.raise_for_status().json()
+    try:
+        return fal_client.client.CDNToken(
+            token=answer["token"],
+            token_type=answer["token_type"],
+            base_upload_url=answer["base_url"],
+            expires_at=datetime.datetime.fromisoformat(answer["expires_at"]),
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise unexpected_answer(exc) from exc
+
+
+@contextlib.asynccontextmanager
+async def connect_websocket(url: str, headers: dict[str, str] | None = None) -> AsyncIterator[Any]:
+    """A WebSocket that follows no redirect, and takes a second to close and not ten."""
+    connecting = websockets.connect(
+        url,
+        additional_headers=headers,
+        open_timeout=fal_client.client.REALTIME_OPEN_TIMEOUT,
+        close_timeout=1,
+        max_size=None,
+        ssl=tls_context(),
+    )
+    connecting.process_redirect = lambda exc: exc  # type: ignore[method-assign]
+    async with connecting as socket:
+        yield socket
+
+
+def as_note(record: logging.LogRecord) -> bool:
+    """Say what fal-client logs, and keep it from Python's own handler."""
+    note(record.getMessage())
+    return False
+
+
+def host_of(setting: str) -> str:
+    """The host of fal-client's settings FAL_RUN_HOST and FAL_QUEUE_RUN_HOST."""
+    return setting.partition(":")[0]
+
+
+def refuse_strangers(url: httpx.URL) -> None:
+    """Keep the key from hosts that an answer names and that are not fal's, and from clear text."""
+    settings = (fal_client.auth.FAL_RUN_HOST, fal_client.auth.FAL_QUEUE_RUN_HOST)
+    is_fals = f".{url.host}".endswith(FAL_DOMAINS) or url.host in map(host_of, settings)
+    if is_fals and url.scheme == "https":
+        return
+    place = f"{url.scheme}://{url.host}"
+    raise Failure("unexpected_answer", f"fal's answer leads to {place}, which is not fal's")
 
 
 def is_paid(request: httpx.Request) -> bool:
     return request.method == "POST" and not request.url.host.endswith(FREE_HOSTS)
 
 
-def refuse_strangers(host: str) -> None:
-    """Keep the key from hosts that an answer names and that are not fal's."""
-    own = (fal_client.auth.FAL_RUN_HOST, fal_client.auth.FAL_QUEUE_RUN_HOST)  # user's settings
-    if not f".{host}".endswith(FAL_DOMAINS) and host not in map(host_of, own):
-        raise Failure("unexpected_answer", f"fal's answer leads to {host}, which is not fal's")
-
-
 def is_queued(request: httpx.Request) -> bool:
     return request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST)
 
 
-def host_of(setting: str) -> str:
-    return setting.partition(":")[0]
+def is_stream(request: httpx.Request) -> bool:
+    return "text/event-stream" in request.headers["accept"]
+
+
+# Failures of a request that never left this machine.
+UNSENT = ("ConnectError", "ConnectTimeout", "ProxyError")
 
 
 class PaidOnce:
@@ -1016,49 +2323,64 @@ class PaidOnce:
         self._reached = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        refuse_strangers(request.url.host)
-        left, job, pays = BUSY_LIMIT, CURRENT.get(), is_paid(request)
-        for backoff in (*BACKOFF, 0):
+        """fal's answer; while fal says that it is busy, it is asked again."""
+        refuse_strangers(request.url)
+        job = CURRENT_JOB.get()
+        seconds_left = BUSY_LIMIT
+        for backoff in BACKOFF:
             response = await self._answer(request, job)
-            busy = is_busy(request, response)
-            if not (busy or (pays and response.status_code >= 300)):
-                return response
-            await response.aread()
-            if pays and (busy or is_refusal(response)):
-                job.becomes("refused")
-            failure = answer_failure(response, response.text)
-            wait = asked_wait(response.headers, backoff)
-            if busy and wait > left and pays:
-                failure.hint = f"fal asks to wait {wait:.0f} s: repeat the command then."
-            if not busy or wait > left or not backoff:
+            if not is_busy(request, response):
+                return await self._checked(request, response, job)
+            failure = await self._failure(request, response, job)
+            wait = seconds_to_wait(response.headers, backoff)
+            if wait > seconds_left:
+                if is_paid(request):
+                    failure.hint = f"fal asks to wait {wait:.0f} s: repeat the command then."
                 raise failure
-            left -= wait
-            said = f"fal is busy (HTTP {response.status_code})"
-            note(f"{said}: asking again in {wait:.0f} s, for {left:.0f} s more at most")
+            seconds_left -= wait
+            note(
+                f"fal is busy (HTTP {response.status_code}): asking again in {wait:.0f} s,"
+                f" for {seconds_left:.0f} s more at most"
+            )
             await asyncio.sleep(wait)
-        raise AssertionError(request)
+        response = await self._answer(request, job)
+        return await self._checked(request, response, job)
+
+    async def _checked(
+        self, request: httpx.Request, response: httpx.Response, job: Job
+    ) -> httpx.Response:
+        """The answer, unless fal is busy or did not do what would have been paid for."""
+        failed = is_paid(request) and response.status_code >= 300
+        if failed or is_busy(request, response):
+            raise await self._failure(request, response, job)
+        return response
+
+    async def _failure(self, request: httpx.Request, response: httpx.Response, job: Job) -> Failure:
+        """What the answer says; a job that fal has surely not taken is refused."""
+        await response.aread()
+        if is_paid(request) and (is_busy(request, response) or is_refusal(response)):
+            job.becomes(JobState.REFUSED)
+        return answer_failure(response, response.text)
 
     async def _answer(self, request: httpx.Request, job: Job) -> httpx.Response:
-        """fal's answer; whatever is raised that is no Failure makes fal-client ask again."""
+        """fal's answer. Whatever is raised that is no Failure makes fal-client ask again."""
         pays = is_paid(request)
         if pays:
-            job.becomes("sent")
-        send = self._submit if pays and is_queued(request) else self._send
-        patience = f"{request.url.host} has not answered for {SILENCE} s: still waiting"
-        reminder = asyncio.get_running_loop().call_later(SILENCE, note, patience)
+            job.becomes(JobState.SENT)
+        send = self._send
+        if pays and is_queued(request):
+            send = self._submit
         try:
-            return await send(request, job)
+            with reminder(f"{request.url.host} has not answered for {SILENCE} s: still waiting"):
+                return await send(request, job)
         except httpx.RequestError as exc:
-            unsent = isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
+            unsent = type(exc).__name__ in UNSENT
             if pays and unsent:
-                job.becomes("refused")
-            again = self._reached if unsent else not pays
-            if again:
-                note(f"{request.url.host}: {words(exc)}: trying again")
+                job.becomes(JobState.REFUSED)
+            if (unsent and self._reached) or not (unsent or pays):
+                note(f"{request.url.host}: {reason_of(exc)}: trying again")
                 raise
             raise explain(exc) or exc from exc
-        finally:
-            reminder.cancel()
 
     async def _submit(self, request: httpx.Request, job: Job) -> httpx.Response:
         """Hear fal out even when the command is stopped: a job is cancelled by its request id."""
@@ -1066,7 +2388,7 @@ class PaidOnce:
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
-            await insist(sending, job, 0.3)
+            await insist(sending, job, LATE_ANSWER)
             raise
 
     async def _send(self, request: httpx.Request, job: Job) -> httpx.Response:
@@ -1076,185 +2398,173 @@ class PaidOnce:
         if units is not None and 0 <= units < 1e100:
             job.units[request.url.path] = units
         if is_paid(request) and (response.status_code >= 300 or not is_stream(request)):
-            learn_id(job, response)
+            learn_request_id(job, request, response)
             await response.aread()  # here, where a connection that breaks is not tried again
-            learn_id(job, response)
+            learn_request_id(job, request, response)
         return response
 
     async def aclose(self) -> None:
-        await self._transport.aclose()
+        """Leave the connections to whoever opened them."""
 
 
-def learn_id(job: Job, response: httpx.Response) -> None:
+class Through:
+    """An httpx transport that sends what it is given by another client."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._client.send(request, stream=True)
+
+    async def aclose(self) -> None:
+        """Leave the connections to whoever opened them."""
+
+
+@contextlib.contextmanager
+def reminder(text: str) -> Iterator[None]:
+    """Say the text if what is inside takes longer than somebody waits in peace."""
+    timer = asyncio.get_running_loop().call_later(SILENCE, note, text)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def learn_request_id(job: Job, request: httpx.Request, response: httpx.Response) -> None:
     """Take the request id of a queued job from the head of the answer, or from its body."""
-    told = response.headers.get("x-fal-request-id")
-    with contextlib.suppress(httpx.ResponseNotRead, ValueError, KeyError, TypeError):
-        told = told or response.json()["request_id"]
-    known = isinstance(told, str) and re.fullmatch(r"[\w-]+", told)
-    if not (known and is_queued(response.request)):
+    request_id = response.headers.get("x-fal-request-id")
+    if not request_id:
+        with contextlib.suppress(httpx.ResponseNotRead, ValueError, KeyError, TypeError):
+            request_id = response.json()["request_id"]
+    if not isinstance(request_id, str) or not re.fullmatch(r"[\w-]+", request_id):
+        return
+    if not is_queued(request):  # the answer may come from a backup host
         return
     if response.status_code < 300:
-        job.accepted(told)
+        job.accepted(request_id)
     elif response.status_code >= 500:
-        job.request_id = told
-
-
-def is_stream(request: httpx.Request) -> bool:
-    return "text/event-stream" in request.headers["accept"]
+        job.request_id = request_id
 
 
 def is_busy(request: httpx.Request, response: httpx.Response) -> bool:
-    """Whether fal did not take the request and may take the next; the gateway's pages and
-    a runner that went away say nothing of the kind. Looks at a job only read.
+    """Whether fal did not take the request and may take the next.
+
+    The gateway's pages and a runner that went away say nothing of the kind. Looks at a job only
+    read.
     """
-    status, headers = response.status_code, response.headers
+    status = response.status_code
     if request.method == "GET":
         return request.url.path.endswith("/status") and (status == 429 or status >= 500)
-    spoken = "json" in headers.get("content-type", "") and told_retry(headers) is not False
-    ran = headers.get("x-fal-error-type") == "runner_disconnected"
-    return is_paid(request) and (status == 429 or (status == 503 and spoken and not ran))
+    if not is_paid(request):
+        return False
+    if status == 429:
+        return True
+    return status == 503 and is_fals_own_503(response.headers)
+
+
+def is_fals_own_503(headers: Mapping[str, str]) -> bool:
+    """Whether fal's servers speak, of a request that no runner has had."""
+    if "json" not in headers.get("content-type", ""):
+        return False
+    if headers.get("x-fal-error-type") == "runner_disconnected":
+        return False
+    return retry_by_fal(headers) is not False
 
 
 def is_refusal(response: httpx.Response) -> bool:
     """Whether fal has surely not taken the request, or says itself that it may be repeated."""
-    status, headers = response.status_code, response.headers
-    never_started = "x-fal-request-timeout-type" in headers
-    refused = 400 <= status < 500 and status not in (408, 409)
-    return refused or never_started or told_retry(headers) is True
+    status = response.status_code
+    if "x-fal-request-timeout-type" in response.headers:  # it never started
+        return True
+    if retry_by_fal(response.headers) is True:
+        return True
+    return 400 <= status < 500 and status not in (408, 409)
 
 
-def asked_wait(headers: Mapping[str, str], backoff: float) -> float:
-    """Seconds that fal asks to wait, as a number or a date, or else the backoff with a jitter."""
+def seconds_to_wait(headers: Mapping[str, str], backoff: float) -> float:
+    """What fal asks for, as a number or a date, or else the backoff with a jitter."""
     asked = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}", asked):
         return float(asked)
     with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return max(email_utils.parsedate_to_datetime(asked).timestamp() - time.time(), 0.0)
+        date = email_utils.parsedate_to_datetime(asked)
+        return max(date.timestamp() - time.time(), 0.0)
     return backoff * random.uniform(0.7, 1.0)
 
 
-class Connection:
-    """fal-client's shared async client, opened anew for each event loop that uses it.
-
-    fal-client 1.0.3 keeps the connections of the first event loop for ever, so a second
-    asyncio.run fails, and it offers no way to close them.
-    """
-
-    CACHED = ("_client", "_auth", "_token_manager")
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._users = 0
-
-    async def open(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._users = loop, 0
-        if not self._users:
-            self._forget()
-            fal_client.async_client.key = api_key()
-            try:
-                client = await fal_client.async_client._client
-            except (ValueError, ImportError) as exc:  # such as a proxy that httpx cannot use
-                raise usage(f"the network's settings cannot be used: {exc}") from exc
-            fal_client.client.MULTIPART_MAX_CONCURRENCY = 2  # ten take some 400 MB
-            client._transport = PaidOnce(client._transport)  # type: ignore[assignment]
-            logging.getLogger("fal_client.client").addFilter(as_note)
-        self._users += 1
-
-    async def close(self) -> None:
-        self._users -= 1
-        if not self._users:
-            await (await fal_client.async_client._client).aclose()
-            self._forget()
-
-    def _forget(self) -> None:
-        for name in self.CACHED:
-            vars(fal_client.async_client).pop(name, None)
-
-
-def as_note(record: logging.LogRecord) -> bool:
-    """fal-client logs when it turns to its backup hosts; Python would print that on stderr."""
-    note(record.getMessage())
-    return False
-
-
-CONNECTION = Connection()
-CURRENT: contextvars.ContextVar[Job] = contextvars.ContextVar("job")  # the session's
+# Sessions: what is inside may talk to fal for one job; whatever goes wrong leaves as a Failure.
 
 
 @contextlib.contextmanager
 def failures(job: Job) -> Iterator[None]:
-    """Let whatever goes wrong while talking to fal leave as a Failure about this job."""
+    """Let whatever goes wrong while talking to fal leave as a Failure that names the job."""
     try:
         yield
     except Exception as exc:
-        try:
-            failure = explain(exc)
-        except Exception:  # an error answer that cannot be read either
-            failure = None
-        raise (failure or unexpected_answer(exc)).about(job) from exc
+        failure = explain(exc)
+        if failure is None and is_raised_here(exc):
+            raise  # a bug of ours, which keeps its traceback
+        if failure is None:
+            failure = unexpected_answer(exc)
+        raise failure.happened_to(job) from exc
 
 
-def soon(seconds: float) -> float:
+def is_raised_here(exc: Exception) -> bool:
+    """Whether a line of ours raised it, and no library that read an answer."""
+    module = ""
+    for frame, _ in traceback.walk_tb(exc.__traceback__):
+        module = frame.f_globals.get("__name__", "")  # in the end, that of the innermost
+    return module in (__name__, "__main__")
+
+
+def seconds_from_now(seconds: float) -> float:
+    """A deadline, in the event loop's seconds."""
     return asyncio.get_running_loop().time() + seconds
-
-
-@contextlib.asynccontextmanager
-async def time_limit(deadline: float | None) -> AsyncIterator[None]:
-    """Raise TimeoutError when what is inside takes longer (asyncio.timeout needs Python 3.11)."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    timer = loop.call_at(deadline, task.cancel) if deadline and task else None
-    try:
-        yield
-    except asyncio.CancelledError:
-        if timer and timer.when() <= loop.time():
-            raise TimeoutError from None
-        raise
-    finally:
-        if timer:
-            timer.cancel()
 
 
 @contextlib.asynccontextmanager
 async def fal_session(job: Job, seconds: float | None = None) -> AsyncIterator[None]:
     """Have fal_client's async functions ready for one job, for so many seconds at most."""
     with failures(job):
-        await CONNECTION.open()
-        CURRENT.set(job)
-        if seconds:
-            job.deadline = soon(seconds)
-        try:
-            async with time_limit(job.deadline if seconds else None):
-                yield
-        except (asyncio.CancelledError, TimeoutError):
-            console.job = job  # a second signal ends the command while this is cancelled
-            await abandon(job)
-            raise
-        finally:
-            console.job = job  # sessions inside others end before them
-            await CONNECTION.close()
+        async with CONNECTION.opened_with_key():
+            if CURRENT_JOB.get(None) is None:
+                RUN.job = job
+            CURRENT_JOB.set(job)
+            if seconds:
+                job.deadline = seconds_from_now(seconds)
+            try:
+                async with asyncio.timeout(seconds):
+                    yield
+            except (asyncio.CancelledError, TimeoutError):
+                await give_up(job)
+                raise
 
 
-async def abandon(job: Job) -> None:
-    """Cancel at fal what nobody waits for any longer."""
-    if job.state == "sent":
-        console.doubtful += 1
-    if job.state != "accepted" or not (job.model and job.request_id):
+async def give_up(job: Job) -> None:
+    """Cancel at fal what nobody waits for any longer, and record what became of it."""
+    if job.state == JobState.SENT:
+        RUN.jobs_in_doubt += 1
+    if job.state != JobState.ACCEPTED or not (job.model and job.request_id):
         return
-    console.running.append(job.request_id)
-    if job.watched and await insist(cancel_job(job.model, job.request_id), job, 0.6):
-        console.running.remove(job.request_id)
-        console.cancelled.append(job.request_id)
-        job.becomes("cancelled")
+    RUN.running.append(job)
+    if not job.cancelled_if_given_up:
+        return
+    if await insist(cancel_job(job.model, job.request_id), job, LATE_CANCELLATION):
+        RUN.running.remove(job)
+        RUN.cancelled.append(job.request_id)
+        job.becomes(JobState.CANCELLED)
 
 
-async def insist(awaitable: Awaitable[Any], job: Job, late: float) -> Any:
-    """What it gives within 3 seconds, or `late` if time is up, though the task is cancelled;
-    the two things that are insisted on when time is up fit into the promised second.
+async def insist(awaitable: Awaitable[Any], job: Job, late_seconds: float) -> Any:
+    """What it gives within 3 seconds although the task is cancelled; None if it gives nothing.
+
+    When the job's time is up there are `late_seconds`: the two things that are insisted on then
+    fit into the second that a time limit may be late.
     """
-    over = job.deadline and asyncio.get_running_loop().time() >= job.deadline
-    work = asyncio.ensure_future(asyncio.wait_for(awaitable, late if over else 3))
+    seconds = 3.0
+    if job.deadline and asyncio.get_running_loop().time() >= job.deadline:
+        seconds = late_seconds
+    work = asyncio.ensure_future(asyncio.wait_for(awaitable, seconds))
     with contextlib.suppress(Exception, asyncio.CancelledError):
         return await asyncio.shield(work)
     return None
@@ -1263,207 +2573,658 @@ async def insist(awaitable: Awaitable[Any], job: Job, late: float) -> Any:
 @contextlib.asynccontextmanager
 async def platform(key: str | None) -> AsyncIterator[httpx.AsyncClient]:
     """A client for fal's platform API, which is no part of fal-client."""
-    headers = {"Authorization": f"Key {key}"} if key else {}
     with failures(Job()):
-        async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+        async with CONNECTION.opened() as web:
+            client = web
+            if key:
+                client = httpx.AsyncClient(
+                    transport=Through(web),  # type: ignore[arg-type]
+                    headers={"Authorization": f"Key {key}"},
+                    timeout=60,
+                )
             yield client
 
 
-async def pages(client: httpx.AsyncClient, url: str, name: str, **params: Any) -> list[Fields]:
-    """What all pages of an answer hold under the name."""
-    rows: list[Fields] = []
-    seen: set[str] = set()
-    while True:
-        response = await client.get(url, params=params)
-        page = response.raise_for_status().json()
-        rows += (row for row in page[name] if isinstance(row, dict))
-        cursor = page.get("next_cursor")
-        if not cursor or cursor in seen:
-            return rows
-        seen.add(cursor)
-        params["cursor"] = cursor
+# ---------------------------------------------------------------------------------------------
+# Records: what is known of jobs after a command was killed. A record is a file of steps; a step
+# is one line of JSON, on disk before the next step of the job is taken.
+# ---------------------------------------------------------------------------------------------
 
 
-# Operations: each is a command; its keywords are the flags, and its docstring is the help.
-# They can be imported, too; whatever goes wrong, they raise Failure.
+class StepFile:
+    """The only writer of records: a file of steps that one process at a time works on.
 
-COMMANDS: dict[str, Command] = {}
-
-
-def command(
-    name: str, *flags: Flag, example: str, text: Callable[[Any], str] | None = None
-) -> Callable[[Operation], Operation]:
-    """Register an operation as a subcommand."""
-
-    def register(operation: Operation) -> Operation:
-        lines = (operation.__doc__ or "").strip().splitlines()
-        help = "\n".join(line.strip() for line in lines)
-        COMMANDS[name] = Command(
-            name=name, operation=operation, flags=flags, help=help, example=example, text=text
-        )
-        return operation
-
-    return register
-
-
-def generation(verb: str, *flags: Flag, example: str = "") -> Callable[[Operation], Operation]:
-    """Register an operation on a model and its arguments as verb-t2i and verb-i2v."""
-
-    def register(operation: Operation) -> Operation:
-        for task in (T2I, I2V):
-            bound = partial(generate, verb, operation, task)
-            bound.__doc__ = operation.__doc__
-            rows = (MODEL, *CHECKS, *task.flags, *flags)
-            words = f"{task.example} {example}".strip()
-            command(f"{verb}-{task.suffix}", *rows, example=words)(bound)
-        return operation
-
-    return register
-
-
-def generate(
-    verb: str, operation: Operation, task: Task, *, model: str, dry_run: bool, **flags: Any
-) -> Any:
-    """Call an operation with what the flags ask of the model, or show what it would send."""
-    own, checks = taken(flags, task.flags), taken(flags, CHECKS)
-    request = Request(verb=verb, task=task, asked=own, **checks)
-    return plan(model, request, **flags) if dry_run else operation(model, request, **flags)
-
-
-class Request(SimpleNamespace):
-    """What flags ask of a model: arguments, once the model's schema is known."""
-
-    verb: str
-    task: Task
-    asked: Arguments
-    strict = False
-    no_schema = False
-    max_cost: float | None = None
-    found: ModelSchema | None = None
-
-    async def schema(self, model: str) -> ModelSchema:
-        if not self.found:
-            self.found = ModelSchema() if self.no_schema else await fetch_schema(model)
-        return self.found
-
-    def fit(self, found: ModelSchema) -> Fit:
-        """The arguments; raises a Failure that tells all problems at once."""
-        it = None
-        if found.input is not None:
-            with contextlib.suppress(Exception):  # a document may be anything
-                it = fit(self.asked, found.input, self.strict)
-        it = it or self.unchecked()
-        if found.deprecated:
-            it.notes.append("fal calls the model deprecated")
-        if self.verb == "stream" and found.input and not found.streams:
-            it.notes.append("fal does not list the model among those that stream")
-        if it.problems:
-            message = "; ".join(f"{one['field']}: {one['message']}" for one in it.problems)
-            raise Failure("invalid_arguments", message, Exit.USAGE, details=it.problems)
-        with_media(media_file, it.arguments)
-        return it
-
-    def unchecked(self) -> Fit:
-        """The flags as they are, for want of a schema."""
-        it = Fit({})
-        it.arguments = self.task.build(**self.asked)
-        if not self.no_schema:
-            it.notes.append("fal did not tell the model's arguments: they were not checked")
-        return it
-
-
-def with_media(change: Callable[[str], Any], value: Any, field: str = "") -> Any:
-    """The value with a change made to all that its *_url and *_urls fields name, at any depth."""
-    if isinstance(value, Mapping):
-        return {name: with_media(change, item, name) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [with_media(change, item, field) for item in value]
-    named = isinstance(value, str) and value != "" and field.endswith(("_url", "_urls"))
-    return change(value) if named else value
-
-
-async def prepared(
-    model: str, arguments: Arguments | Request, uploads: Uploads | None = None
-) -> Fields:
-    """The arguments to send, fitted to the model's schema, local files uploaded."""
-    if isinstance(arguments, Request):
-        it = arguments.fit(await arguments.schema(model))
-        for text in it.notes:
-            note(text)
-        if arguments.max_cost is not None:
-            await affordable(model, [it], arguments.max_cost)
-        arguments = it.arguments
-    job = CURRENT.get()
-    job.arguments = await (uploads or Uploads()).replace(arguments)
-    return dict(job.arguments)
-
-
-async def plan(
-    model: str,
-    request: Request,
-    webhook_url: str | None = None,
-    keep: bool = False,
-    quoted: tuple[Any, list[str]] | None = None,
-    **options: Any,
-) -> Fields:
-    """What --dry-run shows: the request as it would be sent, but for the key and the uploads.
-
-    In a batch, the estimate beside each request is for all jobs that would be submitted.
-    """
-    how = settings(Job(), options)
-    found = await request.schema(how.endpoint(model))
-    it = request.fit(found)
-    estimate, notes = quoted or await quote(how.endpoint(model), [it], request.max_cost)
-    host = "fal.run" if request.verb in ("run", "stream") else "queue.fal.run"
-    path = how.sub_path(model, "/stream" if request.verb == "stream" else "").lstrip("/")
-    query = f"?{urls.urlencode({'fal_webhook': webhook_url})}" if webhook_url else ""
-    return {
-        "endpoint": model,
-        "url": f"https://{host}/{model}{path and '/' + path}{query}",
-        "headers": how.headers(*QUEUE_HEADERS),
-        "arguments": it.arguments,
-        "notes": it.notes + notes,
-        "schema": found.state,
-        "estimate": estimate,
-    }
-
-
-class Delivery:
-    """How a request reaches its model; the keywords are those of the queue flags.
-
-    `path` is added to the endpoint; `hint` prefers the runner that served it before; `priority`
-    is normal or low, and rush is sent as normal; `start_timeout` is in seconds, above 1, until
-    fal must have started; `client_timeout` in seconds, until the operation gives up.
+    `kind` is what messages call the file. Whatever cannot be used as one is a usage error.
     """
 
-    def __init__(
+    START = b'{"job": "'  # of every step, which tells a record from any other file
+
+    def __init__(self, path: str, kind: str) -> None:
+        self._path, self._kind = path, kind
+        self._file = -1
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            self.close()
+            raise usage_error(f"another process works on the {kind} {path}") from exc
+        except (OSError, ImportError) as exc:  # Windows has no fcntl
+            self.close()
+            raise usage_error(f"cannot use the {kind} {path}: {reason_of(exc)}") from exc
+
+    def close(self) -> None:
+        """Give the lock back as well."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def read(self) -> Iterator[tuple[int, Any]]:
+        """Yield each step and the number of its line; a last line that is torn is cut off."""
+        content = read_bytes(self._path)
+        if content[: len(self.START)] != self.START[: len(content)]:
+            raise usage_error(f"not a {self._kind}: {self._path}")
+        lines = content.split(b"\n")
+        torn = lines.pop()
+        for line_number, line in enumerate(lines, 1):
+            try:
+                step = json.loads(line)
+            except (ValueError, RecursionError) as exc:
+                raise self.unreadable(line_number) from exc
+            yield line_number, step
+        os.ftruncate(self._file, len(content) - len(torn))
+        if not lines:
+            sync_folder(self._path)
+
+    def unreadable(self, line_number: int) -> Failure:
+        return usage_error(f"line {line_number} of the {self._kind} {self._path} cannot be read")
+
+    def append(self, step: Fields) -> None:
+        """Put a step on disk, whole or not at all; raises OSError."""
+        line = f"{json_text(step)}\n".encode(errors="backslashreplace")
+        end = os.lseek(self._file, 0, os.SEEK_END)
+        try:
+            while line:
+                written = os.write(self._file, line)
+                line = line[written:]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, end)
+            raise
+
+
+def sync_folder(path: str) -> None:
+    """Put a new file's name on disk as well."""
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    with contextlib.suppress(OSError):  # not every file system can
+        os.fsync(folder)
+    os.close(folder)
+
+
+def utc_now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+# What must be known of a job in each state.
+JOURNAL_STATES = {
+    "sent": "state",
+    "refused": "state",
+    "accepted": "request_id",
+    "cancelled": "request_id",
+    "done": "result",
+}
+
+
+class Journal:
+    """What a batch knows of its jobs: how far each of them got, in this run and in those before.
+
+    A step is {"job", "state", "at"}, after sent with "model" and "about", after accepted with
+    "request_id", after done with "result" and then "saved", its files. `job` is made of the
+    endpoint and the arguments, local files by their content, so that a changed list finds its
+    jobs again. Without a path nothing is kept, nor by a dry run that finds no file.
+    """
+
+    def __init__(self, path: str | None, dry: bool = False) -> None:
+        self._steps: StepFile | None = None
+        self._facts: dict[str, Fields] = {}  # of each job, by its name
+        self._twins: collections.Counter[str] = collections.Counter()
+        if not path or (dry and not os.path.exists(path)):
+            return
+        self._steps = StepFile(path, "journal")
+        try:
+            for line_number, step in self._steps.read():
+                if not self._learn(step):
+                    raise self._steps.unreadable(line_number)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._steps:
+            self._steps.close()
+
+    def _learn(self, step: Any) -> bool:
+        """Take in a step of an earlier run; returns whether it is one."""
+        if not (isinstance(step, dict) and isinstance(step.get("job"), str)):
+            return False
+        facts = self._facts.setdefault(step["job"], {})
+        facts.update(step)
+        state = facts.get("state")
+        return isinstance(state, str) and JOURNAL_STATES.get(state) in facts
+
+    def attach(self, job: Job, endpoint: str) -> None:
+        """Set a job to where the journal has it; what it becomes is recorded from then on."""
+        if self._steps is None:
+            return
+        name = self._name(endpoint, job.arguments)
+        facts = self._facts.get(name, {})
+        job.state = facts.get("state", "new")
+        job.request_id = facts.get("request_id")
+        job.response = facts.get("result")
+        job.saved = facts.get("saved")
+        topic = str(job.arguments.get("image_url") or job.arguments.get("prompt"))
+        about = {"model": endpoint, "about": redact(topic)[:200]}
+        job.record = functools.partial(self._record, self._steps, name, about)
+
+    def _name(self, endpoint: str, arguments: Arguments) -> str:
+        """The name of the next job with these arguments; twins are told apart by their order."""
+        content = json.dumps([endpoint, with_media(file_digest, arguments)], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:32]
+        self._twins[digest] += 1
+        return f"{digest}-{self._twins[digest]}"
+
+    def _record(
         self,
-        path: str | None = None,
-        hint: str | None = None,
-        priority: Any = None,
-        start_timeout: float | None = None,
-        client_timeout: float | None = None,
+        steps: StepFile,
+        name: str,
+        about: Fields,
+        state: str,
+        **facts: Any,
     ) -> None:
-        if priority == "rush":
-            note("fal's queue has nothing above normal priority: rush is sent as normal")
-            priority = "normal"
-        self.path, self.hint, self.priority = path, hint, priority
-        self.start_timeout, self.client_timeout = start_timeout, client_timeout
+        """Append a step of a job; a job that cannot be recorded is not sent."""
+        if state == JobState.SENT:
+            facts = about
+        try:
+            steps.append(
+                {
+                    "job": name,
+                    "state": state,
+                    "at": utc_now(),
+                    **facts,
+                }
+            )
+        except OSError as exc:
+            message = f"the journal cannot be written to: {reason_of(exc)}"
+            if state == JobState.SENT:
+                raise Failure("journal_failed", f"{message}; the job was not sent") from exc
+            note(message)
 
-    def headers(self, *names: str) -> dict[str, str]:
-        """fal's headers for options that fal-client's signature lacks."""
-        values = {name: getattr(self, name) for name in names}
-        return {QUEUE_HEADERS[name]: str(value) for name, value in present(**values).items()}
 
-    def endpoint(self, model: str) -> str:
-        """The endpoint that the path leads to, which has the schema."""
-        return f"{model}/{self.path.strip('/')}" if self.path else model
+def file_digest(source: str) -> str:
+    """The same for the same picture, whatever its name."""
+    if is_remote(source):
+        return source
+    content = read_bytes(os.path.expanduser(source))
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
-    def sub_path(self, model: str, default: str = "") -> str:
-        """The path to add; /stream and /realtime are not added twice."""
-        path = default if self.path is None else self.path
-        twice = default and model.endswith(default) and path.strip("/") == default[1:]
-        return "" if twice else path
+
+# ---------------------------------------------------------------------------------------------
+# Files: pictures are read and uploaded; the files of a response are found, fetched, and
+# published under free names where the user asked for them.
+# ---------------------------------------------------------------------------------------------
+
+FILE_FACTS = ("content_type", "file_name", "file_size")  # what fal tells beside a file's URL
+MAX_COUNT = 1_000_000  # of files with one name
+
+
+def is_remote(source: str) -> bool:
+    return re.match(r"https?://|data:", source, re.I) is not None
+
+
+def first_bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def media_type(head: bytes) -> str | None:
+    """The content type that the first bytes of a file show."""
+    for content_type, signature in SIGNATURES.items():
+        if re.match(signature, head, re.DOTALL):
+            return content_type
+    return None
+
+
+def portable_name(path: str) -> str:
+    """A file name that a header can carry: fal-client 1.0.3 fails on any that is not ASCII."""
+    name = re.sub(r"[^\w.-]+", "_", os.path.basename(path), flags=re.ASCII)
+    return name.lstrip(".") or "file"
+
+
+def read_bytes(path: str) -> bytes:
+    """The bytes of a file, or of stdin for `-`."""
+    if path != "-":
+        with open(path, "rb") as file:
+            return file.read()
+    if sys.stdin is None:
+        return b""
+    return sys.stdin.buffer.read()
+
+
+def open_bytes(path: str) -> IO[bytes]:
+    """A file to read and to seek in; stdin, for `-`, by way of a temporary one."""
+    if path != "-":
+        return open(path, "rb")
+    file = tempfile.TemporaryFile()
+    if sys.stdin is not None:
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    return file
+
+
+def open_image(path: str, image_format: str) -> tuple[Image.Image, str]:
+    """A picture upright as its EXIF orientation says, with Pillow's name of its new format."""
+    try:
+        with Image.open(path) as opened_image:
+            image = ImageOps.exif_transpose(opened_image)
+    except (ImportError, Failure):
+        raise
+    except Exception as exc:  # Pillow's readers raise anything over a broken file
+        raise usage_error(f"not a picture that Pillow can read: {path}: {reason_of(exc)}") from exc
+    if image_format not in ("jpeg", "jpg"):
+        return image, image_format
+    if image.has_transparency_data:
+        note("JPEG has no transparency: the picture is laid on white")
+        image = on_white(image)
+    return image.convert("RGB"), "jpeg"
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """A picture with white where it is transparent."""
+    background = Image.new("RGBA", image.size, "white")
+    foreground = image.convert("RGBA")
+    return Image.alpha_composite(background, foreground)
+
+
+# Files: uploading
+
+
+class Parts:
+    """What fal-client cuts into parts as if it were bytes: a file, each part read in its turn."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        gc.collect()  # httpx leaves the parts that were sent in reference cycles
+        start, stop, _ = part.indices(self._size)
+        self._file.seek(start)
+        return self._file.read(stop - start)
+
+    def whole_or_parts(self) -> Any:
+        """What fal-client takes: bytes, unless there are so many that it cuts them."""
+        if len(self) > fal_client.client.MULTIPART_THRESHOLD:
+            return self
+        return self[:]
+
+
+async def uploaded(upload: Callable[..., Awaitable[str]], *content: Any) -> str:
+    """The URL of what one of fal-client's functions uploads."""
+    async with fal_session(Job()):
+        url = await upload(*content, **NO_FALLBACK)
+        if not is_link(url) or not url.isascii():
+            shown = redact(str(url))[:80]
+            raise Failure("unexpected_answer", f"fal gave no URL for the upload: {shown}")
+        return url
+
+
+async def _maybe_upload(source: str) -> str:
+    """A URL for a media file: a local one is uploaded, anything else is a URL already."""
+    path = read_media_file(source)
+    if is_remote(path):
+        return path
+    content = read_bytes(path)
+    content_type = str(media_type(content[:HEAD_BYTES]))
+    return await uploaded(fal_client.upload_async, content, content_type, portable_name(path))
+
+
+def source_key(source: str) -> str:
+    """The same for all ways of naming a file."""
+    if is_remote(source):
+        return source
+    return os.path.realpath(os.path.expanduser(source))
+
+
+class Uploads:
+    """Uploads each local picture once, however many jobs name it."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, asyncio.Task[str]] = {}  # by source_key
+
+    async def url(self, source: str) -> str:
+        key = source_key(source)
+        if key not in self._under_way:
+            # a task of its own: its session must not be the one of what the job sends
+            self._under_way[key] = asyncio.ensure_future(_maybe_upload(source))
+        return await asyncio.shield(self._under_way[key])
+
+    async def replace(self, arguments: Arguments) -> Fields:
+        """The arguments with a URL in place of each local file that they name."""
+        sources = list(dict.fromkeys(media_sources(arguments)))
+        uploads = [self.url(source) for source in sources]
+        uploaded_urls = await asyncio.gather(*uploads)
+        url_by_source = dict(zip(sources, uploaded_urls, strict=True))
+        return dict(with_media(url_by_source.__getitem__, arguments))
+
+
+# Files: what JSON names and holds
+
+
+class Leaf(NamedTuple):
+    """A value that holds no others, and where in some JSON it stands.
+
+    What holds others is one on the way. A path is made when it is asked for: to have it for each
+    level would take the square of the depth.
+    """
+
+    outer: Leaf | None  # what holds it
+    key: Any  # or the index, under which it is held
+    name: str  # the last key on the way that is no index
+    value: Any
+    around: Mapping[Any, Any]  # the mapping that holds it, by way of lists perhaps
+
+    @property
+    def path(self) -> list[Any]:
+        """The keys and indexes that lead to it."""
+        path = []
+        node = self
+        while node.outer is not None:
+            path.append(node.key)
+            node = node.outer
+        path.reverse()
+        return path
+
+    @property
+    def field(self) -> str:
+        return ".".join(map(str, self.path))
+
+
+def leaves(value: Any) -> Iterator[Leaf]:
+    """Every leaf of a value, in order and at any depth, without recursion."""
+    levels = [
+        iter(
+            [
+                Leaf(
+                    None,
+                    None,
+                    "",
+                    value,
+                    {},
+                )
+            ]
+        )
+    ]
+    while levels:
+        for node in levels[-1]:
+            if isinstance(node.value, (Mapping, list, tuple)):
+                levels.append(children(node))
+                break
+            yield node
+        else:
+            levels.pop()
+
+
+def children(node: Leaf) -> Iterator[Leaf]:
+    """What a mapping or a list holds, be it leaves or not."""
+    if isinstance(node.value, Mapping):
+        for key, item in node.value.items():
+            yield Leaf(
+                node,
+                key,
+                str(key),
+                item,
+                around=node.value,
+            )
+    else:
+        for index, item in enumerate(node.value):
+            yield Leaf(
+                node,
+                index,
+                node.name,
+                item,
+                around=node.around,
+            )
+
+
+def is_media_source(name: str, value: Any) -> bool:
+    """Whether an argument of that name is a media file to be sent: a path or a URL."""
+    return isinstance(value, str) and value != "" and name.endswith(("_url", "_urls"))
+
+
+def media_sources(arguments: Any) -> Iterator[str]:
+    """All that the *_url and *_urls fields of arguments name, at any depth."""
+    for leaf in leaves(arguments):
+        if is_media_source(leaf.name, leaf.value):
+            yield leaf.value
+
+
+def with_media(change: Callable[[str], Any], value: Any, name: str = "") -> Any:
+    """The arguments with a change made to each of their media sources."""
+    if isinstance(value, Mapping):
+        return {key: with_media(change, item, str(key)) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [with_media(change, item, name) for item in value]
+    if is_media_source(name, value):
+        return change(value)
+    return value
+
+
+class Media(NamedTuple):
+    """A file of a response: where it stands there, its URL or its bytes, and what is told of it."""
+
+    field: str
+    source: str | bytes
+    content_type: str  # empty if it is not told
+    name: str
+
+    @property
+    def is_data(self) -> bool:
+        return isinstance(self.source, bytes) or self.source[:5].lower() == "data:"
+
+    def short_url(self, content_type: str = BINARY) -> str:
+        """The URL, or the head of a data URI without the data."""
+        if isinstance(self.source, bytes):
+            return f"data:{content_type};base64,…"
+        if self.is_data:
+            header = self.source.partition(",")[0]
+            return f"{header[:100]},…"
+        return self.source
+
+
+def find_media(response: Any) -> Iterator[Media]:
+    """Every file that a response names or holds, in the response's order."""
+    for leaf in leaves(response):
+        if is_file(leaf):
+            yield Media(
+                field=media_field(leaf),
+                source=leaf.value,
+                content_type=str(leaf.around.get("content_type") or ""),
+                name=media_name(leaf),
+            )
+
+
+def new_media(response: Any, arguments: Any) -> Iterator[Media]:
+    """Each file of a response once, but for those that the arguments had named."""
+    seen: set[str | bytes] = set()
+    for leaf in leaves(arguments):
+        if isinstance(leaf.value, str):
+            seen.add(leaf.value)
+    for media in find_media(response):
+        if media.source not in seen:
+            seen.add(media.source)
+            yield media
+
+
+def media_field(leaf: Leaf) -> str:
+    """Where a file stands: {"url": ...} and {"content": ...} stand for the file as a whole."""
+    file = leaf.outer
+    if file is not None and file.outer is not None and leaf.key in ("url", "content"):
+        return file.field
+    return leaf.field
+
+
+def media_name(leaf: Leaf) -> str:
+    """The name that the response gives a file, or else the last part of its URL's path."""
+    path = str(leaf.around.get("file_name") or "")
+    if not path and is_link(leaf.value):
+        quoted = re.split("[?#]", leaf.value, maxsplit=1)[0]
+        path = urllib.parse.unquote(quoted)
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
+def is_link(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and re.fullmatch(r"https?://\S+", value, re.I) is not None
+
+
+def is_file(leaf: Leaf) -> bool:
+    """Whether a leaf is a file or the URL of one, as far as the names around it tell: a link to a
+    page is not, and a text that holds a link neither.
+
+    The expressions here and below take a time that is linear in the length of a text.
+    """
+    text = leaf.value
+    if isinstance(text, bytes):
+        return True
+    if not isinstance(text, str):
+        return False
+    if re.match(r"data:[\w.+-]+/[\w.+-][^,\s]*,\S", text, re.I):
+        return True
+    has_facts = leaf.name == "url" and any(fact in leaf.around for fact in FILE_FACTS)
+    if has_facts and telling_name(leaf) == "url":
+        return text != ""
+    if not is_link(text):
+        return False
+    if re.match(r"https?://[\w.-]+\.fal\.media/", text, re.I):
+        return True
+    word = field_word(media_field(leaf))
+    if re.fullmatch(PAGE_WORDS, word) or re.search(r"\.html?($|[?#])", text, re.I):
+        return False
+    names_a_file = re.fullmatch(FILE_WORDS, word, re.I) is not None
+    return names_a_file or word == "" or telling_name(leaf).endswith("urls")
+
+
+def telling_name(leaf: Leaf) -> str:
+    """The key that tells what a leaf is: the first that ends in `urls`, or else the last."""
+    for key in leaf.path:
+        if str(key).endswith("urls"):
+            return str(key)
+    return leaf.name
+
+
+def field_word(field: str) -> str:
+    """The last word of a field's name before `url`: `image` for images.0.preview_image_url."""
+    tail = field[-200:]  # keys may be of any length, words are not
+    labels = [part for part in tail.split(".") if not part.isdigit()]
+    if not labels:
+        return ""
+    label = re.sub(r"(_?url|_uri|_link)s?$", "", labels[-1], flags=re.I)
+    return label.rpartition("_")[2]
+
+
+# Files: where they go
+
+
+class Target:
+    """Where files go: a folder (it exists, or the text ends in /), a file name, or a template.
+
+    `text` is what the user wrote, `asked` the extension in it, with its dot; `file` is the path
+    of the file if it is known already, and `folder` the folder that exists before all names are.
+    """
+
+    FIELDS = ("index", "name", "ext", "request_id", "model", "seed", "prompt", "date")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.asked = ""
+        path = os.path.expanduser(text)
+        check_output_path(path)
+        if os.path.isdir(path):
+            self._parts = [(os.path.join(path, ""), "model")]  # braces in it are no fields
+        else:
+            if path.endswith(("/", os.sep)):
+                path += "{model}"
+            extension = os.path.splitext(path)[1]
+            if not set(extension) & set("{}"):
+                self.asked = extension
+            self._parts = self._parse(path)
+        self._names_extension = path.endswith(".{ext}")
+        fields = [field for _, field in self._parts if field]
+        self.file = None if fields else path
+        self.folder = os.path.abspath(os.path.dirname(self._parts[0][0]))
+        check_folder(self.folder)
+
+    def _parse(self, path: str) -> list[tuple[str, str]]:
+        """The literal texts of a template, without its extension, and the fields behind them."""
+        template = path.removesuffix(self.asked)
+        try:
+            parsed = list(string.Formatter().parse(template))
+        except ValueError:
+            parsed = []
+        parts = [(literal, field or "") for literal, field, _, _ in parsed]
+        # nothing but literals and {field}: no {{, no {field:width}, no {}
+        rebuilt = ""
+        for literal, field in parts:
+            rebuilt += literal
+            if field:
+                rebuilt += "{" + field + "}"
+        unknown_fields = {field for _, field in parts} - {"", *self.FIELDS}
+        if rebuilt != template or unknown_fields:
+            fields = ", ".join(f"{{{name}}}" for name in self.FIELDS)
+            raise usage_error(f"not a template: {path!r}", f"The fields are {fields}.")
+        return parts
+
+    def place(self, values: Mapping[str, str], extension: str) -> tuple[str, str]:
+        """The path of a file without its extension, and the extension."""
+        values = {
+            **values,
+            "ext": extension[1:],
+            "": "",
+        }
+        path = ""
+        for literal, field in self._parts:
+            path += literal
+            path += values[field]
+        if self._names_extension:
+            path, extension = os.path.splitext(path)
+        folder, name = os.path.split(os.path.abspath(path))
+        return os.path.join(folder, shortened(name, 200)), extension
+
+
+def check_output_path(path: str) -> None:
+    """Refuse what no file can be called, or what would break the lines that tell of it."""
+    if path.strip() in ("", "-") or re.search(r"[\0-\x1f\x7f-\x9f\u2028\u2029]", path):
+        raise usage_error(f"not a folder or a file name: {path!r}")
+    if len(os.fsencode(os.path.basename(path))) > 200:
+        raise usage_error(f"the name is too long: {path!r}")
+
+
+def check_folder(folder: str) -> None:
+    """Refuse a folder that neither can be written to nor made."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise usage_error(f"cannot write to {folder}")
+
+
+def shortened(text: str, max_bytes: int) -> str:
+    """The start of a text, in so many bytes at most."""
+    size = 0
+    for index, character in enumerate(text):
+        size += len(os.fsencode(character))
+        if size > max_bytes:
+            return text[:index]
+    return text
 
 
 class Saving:
@@ -1482,130 +3243,1612 @@ class Saving:
         media: bool = False,
         metadata: bool = False,
     ) -> None:
-        output = "." if output is None and media else output
+        if output is None and media:
+            output = "."
         if output is None and (overwrite or max_bytes or metadata):
-            raise usage("--overwrite, --max-bytes and --metadata need --output or --media")
+            raise usage_error("--overwrite, --max-bytes and --metadata need --output or --media")
         self.target = Target(output) if isinstance(output, str) else output
-        self.overwrite, self.media, self.metadata = overwrite, media, metadata
+        self.overwrite = overwrite
         self.max_bytes = max_bytes or MAX_BYTES
-        self._names: set[str] = set()
+        self.media = media
+        self.metadata = metadata
+        self._names: set[str] = set()  # given to files by this command, in folded case
+        self._counts: dict[str, int] = {}  # by a folded name: no lower number of it is free
         file = self.target.file if self.target else None
         if file and not self._is_free(file):
             hint = "Name another file, or add --overwrite."
-            raise usage(f"argument --output: {file} exists already and is not overwritten", hint)
+            raise usage_error(
+                f"argument --output: {file} exists already and is not overwritten", hint
+            )
 
-    def _is_free(self, path: str) -> bool:
-        """Whether a file may get the name; what is no file is never replaced."""
-        plain = os.path.islink(path) or os.path.isfile(path)
-        return not os.path.lexists(path) or (plain and self.overwrite)
-
-    def claim(self, stem: str, *extensions: str) -> list[str]:
-        """The first names that are all free, stem.ext, stem-2.ext, ...: no command gives one twice,
-        not even where upper and lower case are the same.
+    def publish(self, stem: str, parts: Mapping[str, PartFile]) -> list[str]:
+        """Give complete files, by their extensions, the first name that is free for all of them:
+        stem.ext, stem-2.ext, ...; returns their paths.
         """
-        for count in range(1, 1_000_000):
-            numbered = f"{stem}-{count}" if count > 1 else stem
-            paths = [numbered + extension for extension in extensions]
-            names = {path.casefold() for path in paths}
-            if names.isdisjoint(self._names) and all(map(self._is_free, paths)):
+        with writing():
+            paths = self._claim(stem, list(parts))
+            try:
+                for part, path in zip(parts.values(), paths, strict=True):
+                    part.rename(path)
+            except OSError:
+                self._release(paths)
+                raise
+            return paths
+
+    def _claim(self, stem: str, extensions: Sequence[str]) -> list[str]:
+        """Paths that nobody else has: no command gives a name twice, not even where upper and
+        lower case are the same.
+        """
+        first = max(self._first_count(stem, extension) for extension in extensions)
+        for count in range(first, MAX_COUNT):
+            paths = [numbered(stem, count) + extension for extension in extensions]
+            if all(map(self._is_free, paths)):
                 with contextlib.suppress(FileExistsError):
-                    for path in paths if not self.overwrite else ():
-                        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
-                    self._names |= names
+                    self._reserve(paths)
+                    self._names.update(path.casefold() for path in paths)
                     return paths
         raise FileExistsError(f"no free name for {stem}")
 
-    def release(self, paths: Sequence[str]) -> None:
+    def _first_count(self, stem: str, extension: str) -> int:
+        """The first number that is free for an extension; it is looked for where the last search
+        has ended, so that many files of one name do not take the square of their number.
+        """
+        name = (stem + extension).casefold()
+        count = self._counts.get(name, 1)
+        while count < MAX_COUNT and not self._is_free(numbered(stem, count) + extension):
+            count += 1
+        self._counts[name] = count
+        return count
+
+    def _is_free(self, path: str) -> bool:
+        """Whether a file may get the name; what is no file is never replaced."""
+        if path.casefold() in self._names:
+            return False
+        if not os.path.lexists(path):
+            return True
+        return self.overwrite and (os.path.islink(path) or os.path.isfile(path))
+
+    def _reserve(self, paths: Sequence[str]) -> None:
+        """Hold names against other commands, by empty files: all of them or none."""
+        if self.overwrite:
+            return
+        reserved: list[str] = []
+        try:
+            for path in paths:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+                reserved.append(path)
+        except OSError:
+            self._release(reserved)
+            raise
+
+    def _release(self, paths: Sequence[str]) -> None:
         """Leave nothing under names that could not be given after all."""
-        for path in paths if not self.overwrite else ():
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        if not self.overwrite:
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
 
-def settings(job: Job, options: Fields) -> Delivery:
-    """How to reach the model; what the options say of files becomes the job's."""
-    files = taken(options, SAVE)
-    job.saving = job.saving or Saving(**files)
-    return Delivery(**options)
+def numbered(stem: str, count: int) -> str:
+    """The stem of the first, the second, ... file of a name."""
+    if count == 1:
+        return stem
+    return f"{stem}-{count}"
 
 
-@generation("submit", *QUEUE, WEBHOOK_URL, example="--priority low")
-async def submit_job(
-    model: str, arguments: Arguments | Request, *, webhook_url: str | None = None, **delivery: Any
-) -> Fields:
-    """Queue a job and give its request id at once: {"request_id", "model"}.
+def name_values(media: Media, job: Job, index: int) -> dict[str, str]:
+    """The values of the fields of --output, but for {ext}: none of them leads to a folder.
 
-    `status`, `result` and `cancel` take it from there.
+    `index` is that of the file in its response; the files of a batch have that of their job.
     """
-    how, job = Delivery(**delivery), Job(model)
-    async with fal_session(job, how.client_timeout):
-        handle = await fal_client.submit_async(
-            model,
-            await prepared(how.endpoint(model), arguments),
-            path=how.sub_path(model),
-            hint=how.hint,
-            webhook_url=webhook_url,
-            priority=how.priority,
-            start_timeout=how.start_timeout,
+    if job.index is not None:
+        index = job.index
+    values = {
+        "index": index,
+        "name": os.path.splitext(media.name)[0],
+        "request_id": job.request_id,
+        "model": job.model,
+        "seed": answered_or_sent(job, "seed"),
+        "prompt": redact(str(answered_or_sent(job, "prompt") or "none"))[:50],
+        "date": utc_now()[:10],
+    }
+    return {name: safe_name(value) for name, value in values.items()}
+
+
+def answered_or_sent(job: Job, name: str) -> Any:
+    """A field of the job's response, or else of its arguments."""
+    value = None
+    if isinstance(job.response, dict):
+        value = job.response.get(name)
+    if value is None and job.arguments:
+        value = job.arguments.get(name)
+    return value
+
+
+def safe_name(value: Any) -> str:
+    """A value as a part of a file name: visible, no path, and no device of Windows'."""
+    if value is None:
+        return "none"
+    visible = re.sub(r"[^\w.-]+", "-", redact(str(value))[:200])
+    name = shortened(visible, 80).strip("-.") or "none"
+    if re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.I):
+        return f"_{name}"
+    return name
+
+
+def extension_for(content_type: str, asked: str, name: str) -> str:
+    """The extension asked for if it suits the content or nobody knows better; else the
+    content's.
+    """
+    if asked and content_type == mimetypes.guess_type(f"x{asked}")[0]:
+        return asked
+    if content_type != BINARY:
+        usual = mimetypes.guess_extension(content_type)
+        if usual:
+            return usual
+        if content_type in SIGNATURES:
+            return f".{content_type.partition('/')[2]}"
+    if asked:
+        return asked
+    stem, _, ending = name.rpartition(".")
+    if stem and re.fullmatch("[A-Za-z0-9]{1,12}", ending):
+        return f".{ending.lower()}"
+    return ".bin"
+
+
+# Files: fetching
+
+
+async def refuse_private(client: httpx.AsyncClient, url: httpx.URL) -> None:
+    """Keep answers from sending this program to its own machine, or to its neighbours."""
+    if not await is_public(client, url):
+        raise Failure("refused_url", f"not a public http(s) URL: {redact(str(url))[:200]}")
+
+
+async def is_public(client: httpx.AsyncClient, url: httpx.URL) -> bool:
+    """Whether all addresses of a URL's host are open to everybody; where a proxy resolves the
+    name, whether the name looks like it.
+    """
+    host = url.raw_host.decode().rstrip(".").lower()
+    if url.scheme not in ("http", "https") or host == "" or url.userinfo:
+        return False
+    try:
+        addresses = [ipaddress.ip_address(host)]
+    except ValueError:
+        if not is_public_name(host):
+            return False
+        addresses = []
+        if client._transport_for_url(url) is client._transport:  # no proxy's business
+            addresses = await resolve_host(host, url.port or 443)
+    return all(map(is_public_address, addresses))
+
+
+def is_public_name(host: str) -> bool:
+    # the system takes 127.1 and 0x7f.1 for addresses, too
+    is_numeric = re.search(r"(^|\.)(\d+|0x[0-9a-f]*)$", host)
+    is_local = host.endswith((".localhost", ".local", ".internal"))
+    return "." in host and not (is_numeric or is_local)
+
+
+async def resolve_host(host: str, port: int) -> list[IPAddress]:
+    infos = await asyncio.get_running_loop().getaddrinfo(host, port)
+    return [ipaddress.ip_address(address[0]) for _, _, _, _, address in infos]
+
+
+def is_public_address(address: IPAddress) -> bool:
+    return address.is_global and not (address.is_multicast or address.is_reserved)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    client: httpx.AsyncClient, url: httpx.URL, headers: dict[str, str]
+) -> AsyncIterator[httpx.Response]:
+    """The answer that the URL leads to, each hop checked; no cookie is kept or handed on."""
+    for _ in range(MAX_REDIRECTS + 1):
+        await refuse_private(client, url)
+        async with client.stream("GET", url, headers=headers) as response:
+            if not response.has_redirect_location:
+                yield response
+                return
+            url = url.join(response.headers["location"])
+    raise Failure("refused_url", f"more than {MAX_REDIRECTS} redirects")
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Let what the disk refuses leave as a Failure that says so."""
+    try:
+        yield
+    except OSError as exc:
+        message = f"the file cannot be written: {reason_of(exc)}"
+        raise Failure("write_failed", message) from exc
+
+
+class Download:
+    """A file on its way into a PartFile, over as many answers as it takes.
+
+    A transfer that broke goes on where it stopped if the host can tell that the file is still
+    the same, by a strong ETag, or at least sends ranges.
+    """
+
+    def __init__(self, part: PartFile, max_bytes: int) -> None:
+        self.part = part
+        self._max_bytes = max_bytes
+        self._total: int | None = None  # bytes, if the host tells
+        self._range_headers: dict[str, str] | None = None  # what goes with Range, if that works
+
+    def request_headers(self) -> dict[str, str]:
+        """The headers that ask for what is still missing."""
+        headers = {"Accept-Encoding": "identity"}
+        if self.part.size and self._range_headers is not None:
+            headers["Range"] = f"bytes={self.part.size}-"
+            headers.update(self._range_headers)
+        return headers
+
+    def begin(self, response: httpx.Response) -> None:
+        """Go on where the answer does, or start over; refuse what is too large at once."""
+        if response.headers.get("content-encoding", "identity") != "identity":
+            # a few bytes may be gigabytes
+            raise Failure("unexpected_answer", "the file came packed, which was not asked for")
+        if self._is_rest(response):
+            total = response.headers["content-range"].rpartition("/")[2]
+        else:
+            self._start_over(response)
+            total = response.headers.get("content-length", "")
+            if "transfer-encoding" in response.headers:
+                total = ""
+        self._total = None
+        if re.fullmatch(r"\d{1,18}", total):
+            self._total = int(total)
+            self._measure(self._total)
+
+    def _is_rest(self, response: httpx.Response) -> bool:
+        """Whether the answer goes on behind the last byte that came."""
+        if response.status_code != 206 or self.part.size == 0:
+            return False
+        content_range = str(response.headers.get("content-range", ""))
+        return content_range.startswith(f"bytes {self.part.size}-")
+
+    def _start_over(self, response: httpx.Response) -> None:
+        """Drop what came before, for an answer that is the whole file or no file at all."""
+        self.part.restart()
+        self._range_headers = None
+        status = response.status_code
+        if status != 200:
+            retryable = status in (206, 408, 416, 425, 429) or status >= 500
+            message = f"{response.url.host} answered HTTP {status}"
+            raise Failure("http_error", message, retryable=retryable)
+        etag = response.headers.get("etag", "W/")
+        if not etag.startswith("W/"):
+            self._range_headers = {"If-Range": etag}
+        elif response.headers.get("accept-ranges") == "bytes":
+            self._range_headers = {}
+
+    def write(self, chunk: bytes) -> None:
+        self._measure(self.part.size + len(chunk))
+        with writing():
+            self.part.write(chunk)
+
+    def _measure(self, size: int) -> None:
+        if size > self._max_bytes:
+            message = f"the file has more than {self._max_bytes} bytes (--max-bytes)"
+            raise Failure("too_large", message)
+
+    def check_total(self) -> None:
+        """Refuse to take a file for complete whose end is missing."""
+        if self._total not in (None, self.part.size):
+            message = f"{self.part.size} of {self._total} bytes came"
+            raise Failure("connection_lost", message)
+
+
+async def fetch(client: httpx.AsyncClient, url: str, download: Download) -> str:
+    """Stream a file; returns the content type that its host tells. What breaks is taken up
+    again.
+    """
+    for seconds in FILE_BACKOFF:
+        try:
+            return await fetch_once(client, url, download)
+        except Exception as exc:
+            failure = explain(exc)
+            if failure is None or not failure.retryable:
+                raise
+        await asyncio.sleep(seconds)
+    return await fetch_once(client, url, download)
+
+
+async def fetch_once(client: httpx.AsyncClient, url: str, download: Download) -> str:
+    async with opened(client, httpx.URL(url), download.request_headers()) as response:
+        download.begin(response)
+        async for chunk in response.aiter_bytes():
+            download.write(chunk)
+    download.check_total()
+    content_type = str(response.headers.get("content-type", ""))
+    return content_type.partition(";")[0].strip().lower()
+
+
+def decode_data_uri(source: str) -> tuple[bytes, str]:
+    """The bytes in a data URI, and the content type that it tells."""
+    header, _, payload = source[len("data:") :].partition(",")
+    content = urllib.parse.unquote_to_bytes(payload)
+    if header.lower().endswith(";base64"):
+        try:
+            content = base64.b64decode(b"".join(content.split()), validate=True)
+        except ValueError as exc:
+            message = f"the data URI is broken: {reason_of(exc)}"
+            raise Failure("unexpected_answer", message) from exc
+    return content, header.partition(";")[0]
+
+
+# Files: saving those of a response
+
+
+class Saved(list[Fields]):
+    """The files of a response that are saved; no answer from fal can hold one."""
+
+
+async def save_media(job: Job, response: Any) -> Any:
+    """The response, with "downloaded_files" once its files are saved where the user asked."""
+    saving = job.saving
+    if saving is None or saving.target is None:
+        return response
+    saved = Saved()
+    document = {"response": response}
+    if isinstance(response, dict):
+        document = dict(response)
+    document["downloaded_files"] = saved
+    job.unprinted = [document]
+    saved += earlier_files(job, saving.target)
+    if saved:
+        if saving.metadata:
+            note("files that an earlier run has saved get no metadata now")
+        return document
+    job.hint = fetch_hint(job, saving, saving.target)
+    lost = await save_files(job, saving, response, saved)
+    if lost:
+        raise Failure(
+            "download_failed",
+            f"{len(lost)} of {len(saved) + len(lost)} files could not be saved",
+            hint=fetch_hint(job, saving, saving.target, has_file=bool(saved)),
+            details=lost,
         )
-        job.accepted(handle.request_id)
-    return {"request_id": job.request_id, "model": model}
+    job.record("done", saved=[saving.target.text, saved])
+    return document
 
 
-@generation("subscribe", *QUEUE, KEEP, *SAVE, example="--output results/")
-async def subscribe_job(
-    model: str,
-    arguments: Arguments | Request,
-    *,
-    keep: bool = False,
-    job: Job | None = None,
-    uploads: Uploads | None = None,
-    **options: Any,
-) -> Any:
-    """Queue a job, follow it on stderr, and give the model's response.
-
-    A job that is given up (Ctrl-C, SIGTERM, --client-timeout) is cancelled at fal.
+async def save_files(job: Job, saving: Saving, response: Any, saved: Saved) -> list[Fields]:
+    """Add the files of a response to those that are saved; returns {"field", "message", "type"}
+    for each that is lost.
     """
-    job = job or Job(model)
-    how = settings(job, options)
-    job.watched, limit = not keep, how.client_timeout
-    async with fal_session(job, limit):
+    lost: list[Fields] = []
+    async with CONNECTION.opened() as client:
+        for media in new_media(response, job.arguments):
+            index = len(saved) + len(lost)
+            try:
+                with failures(Job()):
+                    saved.append(
+                        await save_file(
+                            client,
+                            media,
+                            job,
+                            saving,
+                            index,
+                        )
+                    )
+            except Failure as failure:
+                lost_file = {
+                    "field": redact(media.short_url())[:500],
+                    "message": failure.message,
+                    "type": failure.type,
+                }
+                lost.append(lost_file)
+    return lost
+
+
+async def save_file(
+    client: httpx.AsyncClient, media: Media, job: Job, saving: Saving, index: int
+) -> Fields:
+    """Save one file: {"path", "url", "content_type", "bytes", "field"}."""
+    target = saving.target
+    assert target
+    with writing():
+        part = PartFile(target.folder)
+    with part:
+        declared_type = await receive(client, media, Download(part, saving.max_bytes))
+        content_type = first_telling(media_type(part.head), declared_type, media.content_type)
+        extension = extension_for(content_type, target.asked, media.name)
+        stem, extension = target.place(name_values(media, job, index), extension)
+        facts = {"url": media.short_url(content_type), "field": media.field}
+        path = publish_with_metadata(
+            part,
+            stem,
+            extension,
+            saving,
+            origin(job, facts),
+        )
+    if target.asked not in ("", extension):
+        note(f"{target.text} is saved as {path}")
+    return {
+        "path": path,
+        "content_type": content_type,
+        "bytes": part.size,
+        **facts,
+    }
+
+
+async def receive(client: httpx.AsyncClient, media: Media, download: Download) -> str:
+    """Fetch or decode a file whole; returns its content type as told, or an empty text."""
+    content_type = ""
+    if isinstance(media.source, bytes):
+        download.write(media.source)
+    elif media.is_data:
+        content, content_type = decode_data_uri(media.source)
+        download.write(content)
+    else:
+        content_type = await fetch(client, media.source, download)
+    part = download.part
+    if not part.size:
+        raise Failure("unexpected_answer", "the file is empty")
+    if content_type == "text/html" and not media_type(part.head):
+        raise Failure("unexpected_answer", "a web page came in its place")
+    with writing():
+        part.finish()
+    return content_type
+
+
+def first_telling(*content_types: str | None) -> str:
+    """The first content type that says something."""
+    for content_type in content_types:
+        if content_type and content_type != BINARY:
+            return content_type
+    return BINARY
+
+
+def publish_with_metadata(
+    part: PartFile, stem: str, extension: str, saving: Saving, provenance: Fields
+) -> str:
+    """Give a file its name, and its metadata, if they are asked for, the one beside it."""
+    folder = os.path.dirname(stem)
+    with writing():
+        os.makedirs(folder, exist_ok=True)
+    if not saving.metadata:
+        return saving.publish(stem, {extension: part})[0]
+    metadata_extension = ".json"
+    if extension == ".json":
+        metadata_extension = ".meta.json"
+    with writing(), PartFile(folder) as metadata_part:
+        metadata_part.write((json_text(provenance, 2) + "\n").encode())
+        metadata_part.finish()
+        return saving.publish(stem, {extension: part, metadata_extension: metadata_part})[0]
+
+
+def origin(job: Job, facts: Fields) -> Fields:
+    """What it takes to make a file again."""
+    return {
+        "model": job.model,
+        "request_id": job.request_id,
+        "arguments": job.arguments,
+        "seed": answered_or_sent(job, "seed"),
+        "time": utc_now(),
+        **facts,
+        "tool": {"name": PROGRAM, "version": __version__},
+    }
+
+
+# Files: what was saved, and how to fetch it again
+
+
+def saved_paths(document: Any) -> list[str]:
+    """The paths of what was saved of a response, or of that in a line of a batch."""
+    if not isinstance(document, dict):
+        return []
+    for holder in (document, document.get("result")):
+        if isinstance(holder, dict):
+            files = holder.get("downloaded_files")
+            if isinstance(files, Saved):
+                return [file["path"] for file in files]
+    return []
+
+
+def earlier_files(job: Job, target: Target) -> list[Fields]:
+    """What an earlier run saved at the same place, if all of it is still as it was."""
+    place, files = job.saved or ("", [])
+    if place != target.text:
+        return []
+    for file in files:
+        if not os.path.isfile(file["path"]) or os.path.getsize(file["path"]) != file["bytes"]:
+            return []
+    return list(files)
+
+
+def fetch_hint(job: Job, saving: Saving, target: Target, has_file: bool = False) -> str | None:
+    """The command that fetches the files of a job as this one would have; `has_file` tells that
+    some of them are saved.
+    """
+    if not job.request_id:
+        return None
+    output = target.text
+    if job.index is not None:
+        output = output.replace("{index}", str(job.index))
+    if target.file and has_file:  # which has the name now
+        output = os.path.join(os.path.dirname(output), "") or "./"
+    flags = ["--output", output]
+    if saving.overwrite:
+        flags.append("--overwrite")
+    if saving.metadata:
+        flags.append("--metadata")
+    if saving.media:
+        flags.append("--media")
+    return f"Fetch them again: {result_command(job.model, job.request_id, *flags)}"
+
+
+# ---------------------------------------------------------------------------------------------
+# Search and prices: which models fal has, what they take, and what jobs are expected to cost.
+# fal's platform API tells; looking models up needs no key, asking for prices does.
+# ---------------------------------------------------------------------------------------------
+
+MAX_PAGES = 1000  # of one answer; all models of fal's are about 30 pages in 2026
+ESTIMATE_LIMIT = 10.0  # seconds to wait for what jobs may cost
+
+
+def catalog_text(models: Any) -> str:
+    return "\n".join(f"{model['endpoint_id']}\t{model['title']}" for model in models)
+
+
+def models_text(document: Any) -> str:
+    """What list-models prints without --json: fields, counts, prices or models, one a line."""
+    if isinstance(document, dict) and isinstance(document.get("properties"), dict):
+        return schema_text(document)
+    if isinstance(document, dict):
+        return counts_text(document)
+    if any("unit_price" in entry for entry in document):
+        return prices_text(document)
+    return search_text(document)
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """One line a category: its name and how many models it has."""
+    return "\n".join(tabbed(category, count) for category, count in counts.items())
+
+
+def prices_text(prices: Iterable[Fields]) -> str:
+    """One line a price: endpoint, unit price, unit, currency."""
+    columns = ("endpoint_id", "unit_price", "unit", "currency")
+    return "\n".join(tabbed(*map(price.get, columns)) for price in prices)
+
+
+def search_text(models: Iterable[Fields]) -> str:
+    """One line a model: endpoint, category, title."""
+    return "\n".join(map(model_line, models))
+
+
+def model_line(model: Fields) -> str:
+    facts = model_metadata(model)
+    title = str(facts.get("display_name") or "")
+    if facts.get("status") == "deprecated":
+        title += " [deprecated]"
+    return tabbed(model.get("endpoint_id"), category_of(model), title)
+
+
+def tabbed(*columns: Any) -> str:
+    """One line of text, whatever a server has put into its columns."""
+    return "\t".join(printable(str(column)) for column in columns)
+
+
+async def fetch_input_schema(model: str) -> Fields:
+    """The JSON Schema of what a model takes; raises a Failure if fal does not tell."""
+    schema = await fetch_schema(model)
+    if schema.input_schema is None:
+        assert schema.reason
+        raise schema.reason
+    return schema.input_schema
+
+
+async def fetch_models(
+    *, category: str | None = None, search: str | None = None, include_deprecated: bool = False
+) -> list[Fields]:
+    """All models that fal lists: {"endpoint_id", "metadata"?} each.
+
+    fal's model search takes the filters and works without a key; a key only raises its rate
+    limit (https://docs.fal.ai/platform-apis/v1/models).
+    """
+    query = present(
+        category=category,
+        q=search,
+        limit=MODELS_PAGE_SIZE,
+    )
+    if not include_deprecated:
+        query["status"] = "active"
+    key = None
+    with contextlib.suppress(Failure):
+        key = api_key()
+    async with platform(key) as client:
+        return await fetch_pages(client, MODELS_URL, "models", query)
+
+
+async def fetch_pages(
+    client: httpx.AsyncClient,
+    url: str,
+    name: str,
+    query: Fields,
+) -> list[Fields]:
+    """What all pages of an answer hold under the name.
+
+    A cursor that comes again ends the answer; a Failure is raised if it has no end at all.
+    """
+    entries: list[Fields] = []
+    cursors: set[str] = set()
+    for _ in range(MAX_PAGES):
+        response = await client.get(url, params=query)
+        page = response.raise_for_status().json()
+        if not (isinstance(page, dict) and isinstance(page.get(name), list)):
+            message = f"fal gave an answer that cannot be read: it has no list of {name}"
+            raise Failure("unexpected_answer", message)
+        entries += [entry for entry in page[name] if isinstance(entry, dict)]
+        cursor = str(page.get("next_cursor") or "")
+        if cursor == "" or cursor in cursors:
+            return entries
+        cursors.add(cursor)
+        query = {**query, "cursor": cursor}
+    message = f"fal's list of {name} has no end: it went on after {MAX_PAGES} pages"
+    raise Failure("unexpected_answer", message)
+
+
+def count_categories(models: Iterable[Fields]) -> dict[str, int]:
+    """How many models each category has, the largest first."""
+    counts = collections.Counter(map(category_of, models))
+    by_name = sorted(counts.items())
+    return dict(
+        sorted(
+            by_name,
+            key=operator.itemgetter(1),
+            reverse=True,
+        )
+    )
+
+
+def category_of(model: Fields) -> str:
+    return str(model_metadata(model).get("category") or "uncategorised")
+
+
+def model_metadata(model: Fields) -> Fields:
+    """fal leaves the metadata of some models out."""
+    facts = model.get("metadata")
+    if isinstance(facts, dict):
+        return facts
+    return {}
+
+
+def near_models(text: str) -> str:
+    """A hint for an endpoint that does not exist."""
+    last_part = text.rpartition("/")[2] or text
+    search = f"Search fal's models: {command_line('list-models', '--search', last_part)}"
+    near = did_you_mean(text, (*TEXT_TO_IMAGE_MODELS, *IMAGE_TO_VIDEO_MODELS))
+    if near:
+        return f"{near} {search}"
+    return search
+
+
+def did_you_mean(text: str, candidates: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(
+        text,
+        list(candidates),
+        n=3,
+        cutoff=0.6,
+    )
+    if not near:
+        return None
+    return f"Did you mean {' or '.join(near)}?"
+
+
+async def fetch_prices(endpoints: Sequence[str]) -> list[Fields]:
+    """Prices that fal names, in the order of the endpoints: {"endpoint_id", "unit_price", "unit",
+    "currency"} each. Notes tell which are missing; a Failure is raised if all are.
+    """
+    positions = {name: position for position, name in enumerate(dict.fromkeys(endpoints))}
+    async with platform(api_key()) as client:
+        prices = await fetch_named_prices(client, list(positions))
+    named = {price["endpoint_id"] for price in prices}
+    missing = [f"fal names no price of {name}" for name in positions if name not in named]
+    if not prices:
+        hint = f"It may stand on the model's page, https://fal.ai/models/{endpoints[0]}"
+        raise Failure("not_found", "; ".join(missing), hint=hint)
+    for text in missing:
+        note(text)
+    return sorted(prices, key=lambda price: positions[price["endpoint_id"]])
+
+
+async def fetch_named_prices(
+    client: httpx.AsyncClient,
+    endpoints: Sequence[str],
+) -> list[Fields]:
+    """The prices of the endpoints that have an amount, each told once."""
+    query = {"endpoint_id": endpoints}
+    prices: dict[str, Fields] = {}
+    for price in await fetch_pages(client, PRICES_URL, "prices", query):
+        if price.get("endpoint_id") in endpoints and price.get("unit_price") is not None:
+            prices.setdefault(json.dumps(price, sort_keys=True), price)
+    return list(prices.values())
+
+
+class Estimate(NamedTuple):
+    """What jobs may cost together, and what that was worked out from."""
+
+    jobs: int
+    total_cost: float
+    currency: str
+    basis: str
+
+
+class Unit(NamedTuple):
+    """What fal bills by: the arguments that tell how much of it a job takes, and how much where
+    neither they nor the model's defaults tell.
+    """
+
+    arguments: tuple[str, ...]
+    default: float
+
+
+# By fal's name for the unit, in lower case and without a plural s.
+UNITS = {
+    "image": Unit(arguments=(*FLAG_NAMES["num_images"], "max_images"), default=1),
+    "second": Unit(arguments=FLAG_NAMES["duration"], default=0),
+}
+OTHER_UNIT = Unit(arguments=(), default=0)
+
+
+async def quote(
+    endpoint: str, fits: Sequence[Fit], limit: float | None
+) -> tuple[Fields | None, list[str]]:
+    """The estimate for a dry run, or why there is none; only a limit insists on one."""
+    try:
+        estimate = await affordable(endpoint, fits, limit)
+    except Failure as failure:
+        if limit is not None:
+            raise
+        return None, [f"no estimate: {failure.message}"]
+    return estimate._asdict(), []
+
+
+async def affordable(endpoint: str, fits: Sequence[Fit], limit: float | None) -> Estimate:
+    """The estimate for jobs; a Failure if it is above the limit, in USD."""
+    estimate = await estimated(endpoint, fits)
+    if limit is None or estimate.total_cost <= limit:
+        return estimate
+    cost = f"{estimate.total_cost:.12g} USD ({estimate.basis})"
+    message = f"{len(fits)} job(s) may cost {cost}, more than --max-cost {limit}: nothing was sent"
+    details = [
+        {
+            "field": field,
+            "message": str(value),
+            "type": "estimate",
+        }
+        for field, value in estimate._asdict().items()
+    ]
+    raise Failure("over_budget", message, details=details)
+
+
+async def estimated(endpoint: str, fits: Sequence[Fit]) -> Estimate:
+    """What as many calls of the model cost in the past, or what the arguments come to by the
+    price of a unit, whichever is more. Raises a Failure where fal does not tell.
+    """
+    if not fits:
+        return Estimate(
+            jobs=0,
+            total_cost=0,
+            currency="USD",
+            basis="nothing to submit",
+        )
+    key = api_key()
+    try:
+        price, history = await fetch_price_and_history(key, endpoint, len(fits))
+        estimates = (
+            estimate_by_history(price, fits, history),
+            estimate_by_unit(price, fits, history),
+        )
+    except Failure as failure:
+        message = f"the price of {len(fits)} job(s) of {endpoint} is not known: {failure.message}"
+        raise Failure(
+            "price_unknown",
+            message,
+            status=failure.status,
+            retryable=failure.retryable,
+        ) from failure
+    return max(estimates, key=lambda estimate: estimate.total_cost)
+
+
+async def fetch_price_and_history(key: str, endpoint: str, calls: int) -> tuple[Fields, float]:
+    """The highest price of a unit that fal names, and what so many calls did cost, in USD."""
+    question = {
+        "estimate_type": "historical_api_price",
+        "endpoints": {endpoint: {"call_quantity": calls}},
+    }
+    async with platform(key) as client:
+        async with asyncio.timeout(ESTIMATE_LIMIT):
+            prices, response = await asyncio.gather(
+                fetch_named_prices(client, [endpoint]),
+                client.post(f"{PRICES_URL}/estimate", json=question),
+            )
+        answer = response.raise_for_status().json()
+        if not isinstance(answer, dict):
+            message = "fal gave an answer that cannot be read: it is no estimate"
+            raise Failure("unexpected_answer", message)
+        history = dollars(answer, "total_cost")
+        if not prices:
+            raise Failure("not_found", "fal names no price")
+        return max(prices, key=lambda price: dollars(price, "unit_price")), history
+
+
+def dollars(facts: Arguments, name: str) -> float:
+    """The amount that stands under the name; a Failure if it is no sum in USD."""
+    amount, currency = as_number(facts.get(name)), facts.get("currency")
+    if amount is None or not 0 <= amount < 1e100 or currency != "USD":
+        message = f"fal's {name} is {facts.get(name)} {currency}, which is no sum in USD"
+        raise Failure("unexpected_answer", message)
+    return amount
+
+
+def estimate_by_history(price: Arguments, fits: Sequence[Fit], history: float) -> Estimate:
+    """What as many calls did cost; more if more than one image is asked for of each, unless the
+    price of an image tells that better.
+    """
+    images = sum(quantity_of(fitted, UNITS["image"]) for fitted in fits)
+    if images <= len(fits) or unit_name(price) == "image":
+        return estimate_of(fits, history, "historical price")
+    cost = history / len(fits) * images
+    return estimate_of(fits, cost, f"historical price x {images:.12g} images")
+
+
+def estimate_by_unit(price: Arguments, fits: Sequence[Fit], history: float) -> Estimate:
+    """What the arguments come to, as far as they tell how much of the price's unit they take."""
+    name = unit_name(price)
+    unit_price = dollars(price, "unit_price")
+    unit = UNITS.get(name, OTHER_UNIT)
+    quantities = [quantity_of(fitted, unit) for fitted in fits]
+    if unit_price and not history and not all(quantities):
+        raise Failure("not_found", "fal has no history of it")
+    total = sum(quantities)
+    return estimate_of(fits, total * unit_price, f"{total:.12g} x {unit_price:.12g} USD per {name}")
+
+
+def estimate_of(fits: Sequence[Fit], cost: float, basis: str) -> Estimate:
+    cost = round(cost, 9)  # 3 x 0.1 is 0.3
+    return Estimate(
+        jobs=len(fits),
+        total_cost=cost,
+        currency="USD",
+        basis=basis,
+    )
+
+
+def unit_name(price: Arguments) -> str:
+    return str(price.get("unit")).strip().lower().removesuffix("s")
+
+
+def quantity_of(fitted: Fit, unit: Unit) -> float:
+    """How much of a unit a job takes: the largest number that the unit's arguments have, or the
+    model's defaults for them.
+    """
+    amounts: list[float] = []
+    for name in unit.arguments:
+        field = fitted.fields.get(name)
+        value = field.get("default") if isinstance(field, dict) else None
+        value = fitted.arguments.get(name, value)
+        amount = as_number(value)
+        if amount is None:
+            amount = in_seconds(value)
+        if amount is not None and math.isfinite(amount):
+            amounts.append(amount)
+        elif name in fitted.arguments:
+            shown = redact(json.dumps(value))[:80]
+            raise Failure("unexpected_answer", f"{name} is no number: {shown}")
+    return max(amounts, default=unit.default)
+
+
+# ---------------------------------------------------------------------------------------------
+# Jobs and batches: what is asked of a model and how, following a job, many jobs at once.
+# ---------------------------------------------------------------------------------------------
+
+
+class Options:
+    """The keywords that all generation commands share.
+
+    `path` is added to the endpoint; `hint` prefers the runner that served it before; `priority`
+    is normal or low, and rush is sent as normal; `start_timeout` is in seconds, above 1, until
+    fal must have started; `client_timeout` in seconds, until the operation gives up;
+    `webhook_url` is where fal posts the result; `keep` leaves a job running that is given up.
+    The others tell what becomes of the files of a result, see Saving.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        hint: str | None = None,
+        priority: Any = None,
+        start_timeout: float | None = None,
+        client_timeout: float | None = None,
+        webhook_url: str | None = None,
+        keep: bool = False,
+        **saving: Any,
+    ) -> None:
+        if priority == "rush":
+            note("fal's queue has nothing above normal priority: rush is sent as normal")
+            priority = "normal"
+        self.path = path
+        self.hint = hint
+        self.priority = priority
+        self.start_timeout = start_timeout
+        self.client_timeout = client_timeout
+        self.webhook_url = webhook_url
+        self.keep = keep
+        self.saving = Saving(**saving)
+
+    def headers(self, *names: str) -> dict[str, str]:
+        """fal's headers for the options of these names, for where fal-client lacks a keyword."""
+        headers = {}
+        for name in names:
+            value = getattr(self, name)
+            if value is not None:
+                headers[QUEUE_HEADERS[name]] = str(value)
+        return headers
+
+    def endpoint(self, model: str) -> str:
+        """The endpoint that the path leads to, which has the schema."""
+        if not self.path:
+            return model
+        return f"{model}/{self.path.strip('/')}"
+
+    def sub_path(self, model: str, default: str = "") -> str:
+        """The path to add; /stream and /realtime are not added twice."""
+        path = self.path
+        if path is None:
+            path = default
+        if default and model.endswith(default) and path.strip("/") == default.strip("/"):
+            return ""
+        return path
+
+
+class Route(NamedTuple):
+    """Where the requests of a verb go, and the sub-path that they have by default."""
+
+    host: str
+    path: str = ""
+
+
+ROUTES = {
+    "submit": Route("queue.fal.run"),
+    "subscribe": Route("queue.fal.run"),
+    "batch": Route("queue.fal.run"),
+    "run": Route("fal.run"),
+    "stream": Route("fal.run", "/stream"),
+    "realtime": Route("fal.run", "/realtime"),
+}
+
+
+class Request(NamedTuple):
+    """What the flags ask of a model: arguments, once the model's schema is known."""
+
+    verb: str
+    task: Task
+    asked: Arguments
+    strict: bool = False
+    no_schema: bool = False
+    max_cost: float | None = None
+
+    async def schema(self, endpoint_id: str) -> ModelSchema:
+        if self.no_schema:
+            return ModelSchema()
+        return await fetch_schema(endpoint_id)
+
+    def fit(self, schema: ModelSchema) -> Fit:
+        """The arguments; raises a Failure that tells all problems at once."""
+        fitted = self._fitted_or_unchecked(schema)
+        if schema.deprecated:
+            fitted.notes.append("fal calls the model deprecated")
+        if self.verb == "stream" and schema.input_schema and not schema.streams:
+            fitted.notes.append("fal does not list the model among those that stream")
+        if fitted.problems:
+            messages = (f"{row['field']}: {row['message']}" for row in fitted.problems)
+            raise Failure("invalid_arguments", "; ".join(messages), details=fitted.problems)
+        for source in media_sources(fitted.arguments):
+            read_media_file(source)
+        return fitted
+
+    def _fitted_or_unchecked(self, schema: ModelSchema) -> Fit:
+        """The arguments checked; or as they are for want of a schema, which --strict forbids."""
+        if schema.input_schema is not None:
+            return fit_arguments(self.asked, schema.input_schema, self.strict)
+        if self.strict and schema.reason is not None:
+            raise schema.reason
+        unchecked = Fit({})
+        unchecked.arguments = self.task.build(**self.asked)
+        if schema.unchecked_note is not None:
+            unchecked.notes.append(schema.unchecked_note)
+        return unchecked
+
+
+def take(values: Fields, flags: Iterable[Flag]) -> Fields:
+    """What the flags have among the values, which they are taken out of."""
+    return {flag.dest: values.pop(flag.dest) for flag in flags if flag.dest in values}
+
+
+def generate(
+    verb: str,
+    operation: Callable[..., Any],
+    task: Task,
+    *,
+    model: str,
+    dry_run: bool = False,
+    **values: Any,
+) -> Any:
+    """Call an operation with what the flags ask of the model, or show what it would send."""
+    asked = take(values, task.flags)
+    checks = take(values, CHECKS)
+    request = Request(verb, task, asked, **checks)
+    if dry_run:
+        return plan_request(model, request, Options(**values))
+    return operation(model, request, **values)
+
+
+async def plan_request(model: str, request: Request, options: Options) -> Fields:
+    """What --dry-run shows: the request as it would be sent, but for the key and the uploads."""
+    endpoint_id = options.endpoint(model)
+    schema = await request.schema(endpoint_id)
+    fitted = request.fit(schema)
+    estimate, notes = await quote(endpoint_id, [fitted], request.max_cost)
+    return plan_document(
+        model,
+        request,
+        options,
+        schema,
+        fitted,
+        estimate,
+        notes,
+    )
+
+
+def plan_document(
+    model: str,
+    request: Request,
+    options: Options,
+    schema: ModelSchema,
+    fitted: Fit,
+    estimate: Fields | None,
+    notes: list[str],
+) -> Fields:
+    route = ROUTES[request.verb]
+    url = f"https://{route.host}/{model}"
+    path = options.sub_path(model, route.path).lstrip("/")
+    if path:
+        url += f"/{path}"
+    if options.webhook_url:
+        url += f"?{urllib.parse.urlencode({'fal_webhook': options.webhook_url})}"
+    return {
+        "endpoint": model,
+        "url": url,
+        "headers": options.headers(*QUEUE_HEADERS),
+        "arguments": fitted.arguments,
+        "notes": fitted.notes + notes,
+        "schema": schema.state,
+        "estimate": estimate,
+    }
+
+
+async def arguments_to_send(
+    job: Job,
+    arguments: Arguments | Request,
+    options: Options,
+    uploads: Uploads,
+) -> Fields:
+    """The arguments fitted to the model, within the budget, local files uploaded."""
+    if isinstance(arguments, Request):
+        request = arguments
+        endpoint_id = options.endpoint(str(job.model))
+        fitted = request.fit(await request.schema(endpoint_id))
+        say_notes(fitted)
+        if request.max_cost is not None:
+            await affordable(endpoint_id, [fitted], request.max_cost)
+        arguments = fitted.arguments
+    arguments = await uploads.replace(arguments)
+    job.arguments = arguments
+    return arguments
+
+
+def say_notes(fitted: Fit) -> None:
+    for text in fitted.notes:
+        note(text)
+
+
+async def submit_and_follow(
+    job: Job,
+    arguments: Arguments | Request,
+    options: Options,
+    uploads: Uploads,
+    seconds: float | None = None,
+) -> Any:
+    """Queue a job, follow it to its end, save its files, and give the response."""
+    model = str(job.model)
+    job.saving = options.saving
+    job.cancelled_if_given_up = not options.keep
+    fal_client_timeout = None
+    # fal-client sends it as the start timeout too, and that must be above 1 s; the session holds
+    # the limit in any case.
+    if seconds and seconds > 1 and not options.keep:
+        fal_client_timeout = seconds
+    async with fal_session(job, seconds):
         response = await fal_client.subscribe_async(
             model,
-            await prepared(how.endpoint(model), arguments, uploads),
-            path=how.sub_path(model),
-            hint=how.hint,
+            await arguments_to_send(job, arguments, options, uploads),
+            path=options.sub_path(model),
+            hint=options.hint,
             with_logs=True,
             interval=0,  # job.progress.follow waits instead, longer as the job grows older
             on_enqueue=job.accepted,
             on_queue_update=job.progress.follow,
-            priority=how.priority,
-            start_timeout=how.start_timeout,
-            # fal-client sends it as the start timeout too, and that must be above 1 s;
-            # the session holds the limit in any case.
-            client_timeout=limit if limit and limit > 1 and not keep else None,
+            priority=options.priority,
+            start_timeout=options.start_timeout,
+            client_timeout=fal_client_timeout,
         )
         job.answered(response)
         return await save_media(job, response)
 
 
+async def follow_and_fetch(job: Job, no_wait: bool = False, seconds: float | None = None) -> Any:
+    """Tell how a job is getting on, and give its response when it has ended, files saved."""
+    model = str(job.model)
+    request_id = str(job.request_id)
+    async with fal_session(job, seconds):
+        while True:
+            status = await fal_client.status_async(model, request_id, with_logs=True)
+            if no_wait and not isinstance(status, fal_client.Completed):
+                raise Failure("not_finished", f"the job is {status_fields(status)['status']}")
+            await job.progress.follow(status)
+            if isinstance(status, fal_client.Completed):
+                break
+        job.failed = bool(status.error)
+        job.answered(await fal_client.result_async(model, request_id))
+        return await save_media(job, job.response)
+
+
+def status_fields(status: fal_client.Status) -> Fields:
+    """A status in fal's own words; `error` and `error_type` only where the job failed."""
+    if isinstance(status, fal_client.Queued):
+        return {
+            "status": "IN_QUEUE",
+            "queue_position": status.position,
+            "logs": [],
+        }
+    name = "IN_PROGRESS"
+    if isinstance(status, fal_client.Completed):
+        name = "COMPLETED"
+    fields = present(**vars(status))
+    logs = fields.pop("logs", None)
+    if not isinstance(logs, list):
+        logs = []
+    return {
+        "status": name,
+        "logs": logs,
+        **fields,
+    }
+
+
+class PastJobs:
+    """What a batch does with the jobs that its journal knows."""
+
+    def __init__(
+        self,
+        journal: str | None = None,
+        retry_unknown: bool = False,
+        retry_failed: bool = False,
+    ) -> None:
+        if (retry_unknown or retry_failed) and not journal:
+            raise usage_error("--retry-unknown and --retry-failed need --journal")
+        self.journal = journal
+        self.retry_unknown = retry_unknown
+        self.retry_failed = retry_failed
+
+    def may_be_submitted(self, job: Job) -> bool:
+        """Whether the job may be submitted, as far as can be told without asking fal."""
+        if job.state == JobState.DONE:
+            return False
+        if job.state == JobState.ACCEPTED:
+            return self.retry_failed
+        if job.state == JobState.SENT:
+            return self.retry_unknown
+        return True
+
+    def may_be_submitted_again(self, job: Job, failure: Failure) -> bool:
+        """Whether a job that ended, or that fal has forgotten, is submitted anew."""
+        has_failed = job.failed and job.state != JobState.DONE
+        if not has_failed and failure.status != 404:
+            return False
+        return self.retry_failed or job.state == JobState.CANCELLED
+
+    def announce(self, jobs: Sequence[Job]) -> None:
+        """Say what the journal knows."""
+        states = collections.Counter(job.state for job in jobs)
+        if states[JobState.NEW] == len(jobs):
+            return
+        looked_up = states[JobState.ACCEPTED] + states[JobState.CANCELLED]
+        submitted = states[JobState.NEW] + states[JobState.REFUSED]
+        text = (
+            f"journal: {states[JobState.DONE]} done, {looked_up} to look up,"
+            f" {states[JobState.SENT]} in doubt, {submitted} to submit"
+        )
+        if self.retry_failed:
+            text += ", and again what has failed"
+        note(text)
+
+
+class BatchEntry:
+    """One job of a batch, what is asked of it, and what is printed of it in any case."""
+
+    def __init__(self, job: Job, request: Request, line: Fields) -> None:
+        self.job = job
+        self.request = request
+        self.line = line
+        self.fitted: Fit | None = None
+
+
+class Batch:
+    """Many jobs of one model at once: one that fails takes no other with it."""
+
+    def __init__(
+        self,
+        model: str,
+        requests: Sequence[Request],
+        options: Options,
+        past: PastJobs,
+        concurrency: int,
+    ) -> None:
+        self.model = model
+        self.options = options
+        self.past = past
+        self.job = Job(model)  # stands for all of them where a failure needs one
+        self.estimate: Estimate | None = None
+        self._slots = asyncio.Semaphore(concurrency)
+        self._uploads = Uploads()
+        self._tally: collections.Counter[str] = collections.Counter()
+        pace = Pace()
+        self.entries = [self._entry(index, request, pace) for index, request in enumerate(requests)]
+        if past.journal:
+            self.job.hint = "Repeat the command: it goes on where it stopped."
+
+    def _entry(self, index: int, request: Request, pace: Pace) -> BatchEntry:
+        job = Job(self.model, progress=Progress(f"[{index}] ", pace))
+        job.index = index
+        job.arguments = request.asked
+        job.saving = self.options.saving
+        varied = request.task.varied
+        return BatchEntry(job, request, {"index": index, varied: request.asked[varied]})
+
+    @property
+    def endpoint(self) -> str:
+        return self.options.endpoint(self.model)
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [entry.job for entry in self.entries]
+
+    @property
+    def due(self) -> list[BatchEntry]:
+        """The jobs that may be submitted, and billed."""
+        return [entry for entry in self.entries if self.past.may_be_submitted(entry.job)]
+
+    async def fit(self) -> ModelSchema:
+        """Fit what may be submitted to the one schema of all."""
+        schema = await self.entries[0].request.schema(self.endpoint)
+        for entry in self.due:
+            entry.fitted = entry.request.fit(schema)
+        return schema
+
+    @property
+    def fitted(self) -> list[Fit]:
+        return [entry.fitted for entry in self.entries if entry.fitted]
+
+    async def plans(self, max_cost: float | None) -> AsyncIterator[Fields]:
+        """What --dry-run shows; the estimate is for all jobs that would be submitted."""
+        schema = await self.fit()
+        estimate, notes = await quote(self.endpoint, self.fitted, max_cost)
+        for index, entry in enumerate(self.entries):
+            fitted = entry.fitted or entry.request.fit(schema)
+            document = plan_document(
+                self.model,
+                entry.request,
+                self.options,
+                schema,
+                fitted,
+                estimate,
+                notes,
+            )
+            yield {"index": index, **document}
+
+    async def prepare(self, max_cost: float | None) -> None:
+        """Find out whether all of it may be sent, before any of it is."""
+        await self.fit()
+        for fitted in self.fitted:
+            say_notes(fitted)
+        if max_cost is not None:
+            self.estimate = await affordable(self.endpoint, self.fitted, max_cost)
+
+    async def lines(self) -> AsyncGenerator[Fields, None]:
+        """Yield each job's line as it ends; raise a Failure at last if any job failed.
+
+        What has not ended when nobody listens any longer is cancelled.
+        """
+        skipped = {job.index for job in self.jobs if job.state == JobState.DONE}
+        tasks = [asyncio.create_task(self._line(entry)) for entry in self.entries]
+        try:
+            for ended in asyncio.as_completed(tasks):
+                line = await ended
+                self._count(line, line["index"] in skipped)
+                yield line
+                self.entries[line["index"]].job.unprinted = []
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._keep_unprinted()
+            self.job.progress.say(self._summary())
+        if self._tally["failed"]:
+            raise self._failure()
+
+    async def _line(self, entry: BatchEntry) -> Fields:
+        """What is printed of a job when it has ended."""
+        job = entry.job
+        outcome: Fields = {}
+        async with self._slots:
+            try:
+                outcome["result"] = await self._response(entry)
+            except Failure as failure:
+                failure.happened_to(job)
+                if job.unprinted:
+                    outcome["result"] = job.unprinted[0]
+                outcome["error"] = failure.as_dict()
+        return {
+            **entry.line,
+            "request_id": job.request_id,
+            **outcome,
+        }
+
+    async def _response(self, entry: BatchEntry) -> Any:
+        """A job's response: from the journal, by its request id, or for money."""
+        job = entry.job
+        job.deadline = self.job.deadline
+        if job.state == JobState.DONE:
+            async with fal_session(job):
+                return await save_media(job, job.response)
+        if job.state == JobState.SENT and not self.past.retry_unknown:
+            raise Failure(
+                "unknown_outcome",
+                "an earlier run did not hear fal's answer: whether fal has the job is unknown",
+                hint=f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown.",
+            )
+        if job.state in (JobState.ACCEPTED, JobState.CANCELLED):
+            job.progress.say(f"request id {job.request_id}")
+            job.cancelled_if_given_up = not self.options.keep
+            try:
+                return await follow_and_fetch(job)
+            except Failure as failure:
+                if not self.past.may_be_submitted_again(job, failure):
+                    raise
+        job.forget()
+        assert entry.fitted, "what is not due is not submitted"
+        return await submit_and_follow(job, entry.fitted.arguments, self.options, self._uploads)
+
+    def _count(self, line: Fields, skipped: bool) -> None:
+        end = "done"
+        if "error" in line:
+            end = "failed"
+        elif skipped:
+            end = "skipped"
+        self._tally[end] += 1
+
+    def _keep_unprinted(self) -> None:
+        """Hold on to what was paid for when the batch was stopped before it was printed."""
+        for entry in self.entries:
+            for response in entry.job.unprinted:
+                request_id = str(entry.job.request_id)
+                line = {
+                    **entry.line,
+                    "request_id": request_id,
+                    "result": response,
+                }
+                self.job.unprinted.append(line)
+                RUN.unprinted_ids.append(request_id)
+
+    def _summary(self) -> str:
+        """What became of the jobs; skipped are those whose result the journal had."""
+        parts = []
+        for end in ("done", "failed", "skipped"):
+            parts.append(f"{self._tally[end]} {end}")
+        units: list[float] = []
+        for job in self.jobs:
+            units += job.units.values()
+        if units:
+            parts.append(f"{sum(units):.12g} billable units")
+        if self.estimate:
+            parts.append(f"estimated at {self.estimate.total_cost:.12g} USD")
+        return f"jobs: {', '.join(parts)}"
+
+    def _failure(self) -> Failure:
+        hint = None
+        if self.past.journal:
+            hint = (
+                "Repeating the command costs nothing for jobs that fal has; --retry-failed"
+                " submits those that failed again, --retry-unknown those in doubt, for money."
+            )
+        message = f"{self._tally['failed']} of {len(self.entries)} jobs failed: see their lines"
+        return Failure("batch_failed", message, hint=hint)
+
+
+async def run_batch(
+    task: Task,
+    model: str,
+    items: Sequence[str | Arguments],
+    *,
+    concurrency: int = 4,
+    dry_run: bool = False,
+    **values: Any,
+) -> AsyncGenerator[Fields, None]:
+    """Yield each job's line as it ends, and raise a Failure at last if any job failed."""
+    shared = take(values, task.flags)
+    checks = take(values, CHECKS)
+    past = PastJobs(**take(values, AGAIN))
+    options = Options(**values)
+    requests = [
+        Request("batch", task, flags_of_one_job(task, shared, item), **checks) for item in items
+    ]
+    batch = Batch(
+        model,
+        requests,
+        options,
+        past,
+        concurrency,
+    )
+    max_cost = checks.get("max_cost")
+    with contextlib.closing(Journal(past.journal, dry_run)) as journal:
+        for job in batch.jobs:
+            journal.attach(job, batch.endpoint)
+        if dry_run:
+            async for document in batch.plans(max_cost):
+                yield document
+            return
+        if past.journal:
+            past.announce(batch.jobs)
+        async with fal_session(batch.job, options.client_timeout):
+            await batch.prepare(max_cost)
+            async with contextlib.aclosing(batch.lines()) as lines:
+                async for line in lines:
+                    yield line
+
+
+def flags_of_one_job(task: Task, shared: Arguments, item: str | Arguments) -> Fields:
+    """The flags of one job of a batch, its own and those of all."""
+    flags: Fields = {task.varied: item}
+    if isinstance(item, Mapping):
+        flags = dict(item)
+    extra = {**shared.get("extra_json", {}), **flags.pop("extra", {})}
+    flags = {**shared, **flags}
+    if extra:
+        flags["extra_json"] = extra
+    return flags
+
+
+# ---------------------------------------------------------------------------------------------
+# Commands: each is one function; its keywords are the flags, and its docstring is the help.
+# They can be imported, too; whatever goes wrong, they raise Failure.
+# ---------------------------------------------------------------------------------------------
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(
+    name: str,
+    *flags: Flag,
+    example: str,
+    text: Callable[[Any], str] | None = None,
+) -> Callable[[Operation], Operation]:
+    """Register an operation as a subcommand."""
+
+    def register(operation: Operation) -> Operation:
+        lines = (operation.__doc__ or "").strip().splitlines()
+        COMMANDS[name] = Command(
+            name=name,
+            operation=operation,
+            flags=flags,
+            help="\n".join(line.strip() for line in lines),
+            example=example,
+            text=text,
+        )
+        return operation
+
+    return register
+
+
+def generation(verb: str, *flags: Flag, example: str = "") -> Callable[[Operation], Operation]:
+    """Register an operation on a model and its arguments as verb-t2i and verb-i2v."""
+
+    def register(operation: Operation) -> Operation:
+        for task in (T2I, I2V):
+            operation_on_task = functools.partial(generate, verb, operation, task)
+            operation_on_task.__doc__ = operation.__doc__
+            add = command(
+                f"{verb}-{task.suffix}",
+                MODEL,
+                *CHECKS,
+                *task.flags,
+                *flags,
+                example=f"{task.example} {example}".strip(),
+            )
+            add(operation_on_task)
+        return operation
+
+    return register
+
+
+@generation("submit", *QUEUE, WEBHOOK_URL, example="--priority low")
+async def submit_job(model: str, arguments: Arguments | Request, **keywords: Any) -> Fields:
+    """Queue a job and give its request id at once: {"request_id", "model"}.
+
+    `status`, `result` and `cancel` take it from there.
+    """
+    options = Options(**keywords)
+    job = Job(model)
+    async with fal_session(job, options.client_timeout):
+        handle = await fal_client.submit_async(
+            model,
+            await arguments_to_send(job, arguments, options, Uploads()),
+            path=options.sub_path(model),
+            hint=options.hint,
+            webhook_url=options.webhook_url,
+            priority=options.priority,
+            start_timeout=options.start_timeout,
+        )
+        job.accepted(handle.request_id)
+    return {"request_id": job.request_id, "model": model}
+
+
+@generation(
+    "subscribe",
+    *QUEUE,
+    KEEP,
+    *SAVE,
+    example="--output results/",
+)
+async def subscribe_job(model: str, arguments: Arguments | Request, **keywords: Any) -> Any:
+    """Queue a job, follow it on stderr, and give the model's response.
+
+    A job that is given up (Ctrl-C, SIGTERM, --client-timeout) is cancelled at fal.
+    """
+    options = Options(**keywords)
+    return await submit_and_follow(
+        Job(model),
+        arguments,
+        options,
+        Uploads(),
+        options.client_timeout,
+    )
+
+
 @generation("run", *QUEUE, *SAVE)
-async def run_job(model: str, arguments: Arguments | Request, **options: Any) -> Any:
+async def run_job(model: str, arguments: Arguments | Request, **keywords: Any) -> Any:
     """Run a model in a single HTTP call, without the queue, and give its response.
 
     For quick models: a response that is lost on the way cannot be fetched again.
     """
+    options = Options(**keywords)
     job = Job(model)
-    how = settings(job, options)
-    async with fal_session(job, how.client_timeout):
+    job.saving = options.saving
+    async with fal_session(job, options.client_timeout):
         response = await fal_client.run_async(
             model,
-            await prepared(how.endpoint(model), arguments),
-            path=how.sub_path(model),
-            timeout=how.client_timeout,
-            start_timeout=how.start_timeout,
-            hint=how.hint,
-            headers=how.headers("priority"),
+            await arguments_to_send(job, arguments, options, Uploads()),
+            path=options.sub_path(model),
+            timeout=options.client_timeout,
+            start_timeout=options.start_timeout,
+            hint=options.hint,
+            headers=options.headers("priority"),
         )
         job.answered(response)
         return await save_media(job, response)
@@ -1613,57 +4856,68 @@ async def run_job(model: str, arguments: Arguments | Request, **options: Any) ->
 
 @generation("stream", *QUEUE, *SAVE)
 async def stream_job(
-    model: str, arguments: Arguments | Request, **options: Any
+    model: str, arguments: Arguments | Request, **keywords: Any
 ) -> AsyncGenerator[Any, None]:
     """Run a model that streams: one line of JSON for each event.
 
     The last event is the whole response, whose files --output saves. Few models stream; --path
     replaces /stream.
     """
-    job, previews = Job(model), not options.get("media")
-    how = settings(job, options)
-    wanted = job.saving and job.saving.target
-    async with fal_session(job, how.client_timeout):
+    options = Options(**keywords)
+    job = Job(model)
+    job.saving = options.saving
+    async with fal_session(job, options.client_timeout):
         events: Any = fal_client.stream_async(
             model,
-            await prepared(how.endpoint(model), arguments),
-            path=how.sub_path(model, "/stream"),
-            timeout=how.client_timeout,
-            headers=how.headers("hint", "priority", "start_timeout"),
+            await arguments_to_send(job, arguments, options, Uploads()),
+            path=options.sub_path(model, ROUTES["stream"].path),
+            timeout=options.client_timeout,
+            headers=options.headers("hint", "priority", "start_timeout"),
         )
-        count = 0
-        async with contextlib.aclosing(events):
-            try:
-                async for event in events:
-                    held, job.response, count = job.response, event, count + 1
-                    job.unprinted = [event] if wanted else []
-                    if not wanted:
-                        yield event
-                    elif count > 1 and previews:
-                        yield held
-            except json.JSONDecodeError as exc:
-                # How some models end a stream; fal-client reads all as JSON.
-                if exc.doc != "[DONE]":
-                    raise
-        if not count:
-            raise Failure("connection_lost", "the stream ended without an event", Exit.NETWORK)
-        job.state = "done"
-        if wanted:
-            event, job.unprinted = await save_media(job, job.response), []
-            yield event
+        async with contextlib.aclosing(stream_events(job, events)) as documents:
+            async for document in documents:
+                yield document
+        job.state = JobState.DONE
+        if options.saving.target:
+            document = await save_media(job, job.response)
+            job.unprinted = []
+            yield document
 
 
-def status_fields(status: fal_client.Status) -> Fields:
-    """A status in fal's own words; `error` and `error_type` only where the job failed."""
-    if isinstance(status, fal_client.Queued):
-        return {"status": "IN_QUEUE", "queue_position": status.position, "logs": []}
-    name = "COMPLETED" if isinstance(status, fal_client.Completed) else "IN_PROGRESS"
-    fields = present(**vars(status))
-    logs = fields.pop("logs", None)
-    return {"status": name, "logs": logs if isinstance(logs, list) else [], **fields}
+async def stream_events(job: Job, events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """What is printed of the events: all, but for the last one where files are to be saved.
+
+    With --media, what is printed is the files of the last event alone.
+    """
+    assert job.saving
+    count = 0
+    try:
+        async with contextlib.aclosing(events) as open_events:  # type: ignore[type-var]
+            async for event in open_events:
+                earlier = job.response
+                job.response = event
+                count += 1
+                if not job.saving.target:
+                    yield event
+                    continue
+                job.unprinted = [event]
+                if count > 1 and not job.saving.media:
+                    yield earlier
+    except json.JSONDecodeError as exc:
+        # How some models end a stream; fal-client reads all as JSON.
+        if exc.doc != "[DONE]":
+            raise
+    if not count:
+        raise Failure("connection_lost", "the stream ended without an event")
 
 
-@command("status", MODEL, REQUEST_ID, CLIENT_TIMEOUT, example=JOB_EXAMPLE)
+@command(
+    "status",
+    MODEL,
+    REQUEST_ID,
+    CLIENT_TIMEOUT,
+    example=JOB_EXAMPLE,
+)
 async def check_status(
     model: str, request_id: str, *, client_timeout: float | None = None
 ) -> Fields:
@@ -1674,7 +4928,11 @@ async def check_status(
     """
     async with fal_session(Job(model, request_id), client_timeout):
         status = await fal_client.status_async(model, request_id, with_logs=True)
-        return {"request_id": request_id, "model": model, **status_fields(status)}
+        return {
+            "request_id": request_id,
+            "model": model,
+            **status_fields(status),
+        }
 
 
 @command(
@@ -1692,36 +4950,24 @@ async def fetch_result(
     *,
     no_wait: bool = False,
     client_timeout: float | None = None,
-    job: Job | None = None,
     **saving: Any,
 ) -> Any:
     """Fetch the model's response to a job; waits for the job to end.
 
     fal keeps responses for a limited time.
     """
-    job = job or Job(model, request_id)
-    settings(job, saving)
-    async with fal_session(job, client_timeout):
-        return await save_media(job, await follow(job, no_wait))
+    job = Job(model, request_id)
+    job.saving = Saving(**saving)
+    return await follow_and_fetch(job, no_wait, client_timeout)
 
 
-async def follow(job: Job, no_wait: bool = False) -> Any:
-    """Tell how a job is getting on, and give the model's response when it has ended."""
-    model, request_id = str(job.model), str(job.request_id)
-    while True:
-        status = await fal_client.status_async(model, request_id, with_logs=True)
-        if no_wait and not isinstance(status, fal_client.Completed):
-            state = status_fields(status)["status"]
-            raise Failure("not_finished", f"the job is {state}", retryable=True)
-        await job.progress.follow(status)
-        if isinstance(status, fal_client.Completed):
-            job.failed = bool(status.error)
-            break
-    job.answered(await fal_client.result_async(model, request_id))
-    return job.response
-
-
-@command("cancel", MODEL, REQUEST_ID, CLIENT_TIMEOUT, example=JOB_EXAMPLE)
+@command(
+    "cancel",
+    MODEL,
+    REQUEST_ID,
+    CLIENT_TIMEOUT,
+    example=JOB_EXAMPLE,
+)
 async def cancel_job(model: str, request_id: str, *, client_timeout: float | None = None) -> Fields:
     """Cancel a job: {"request_id", "model", "status": "CANCELLATION_REQUESTED"}.
 
@@ -1729,16 +4975,19 @@ async def cancel_job(model: str, request_id: str, *, client_timeout: float | Non
     """
     async with fal_session(Job(model, request_id), client_timeout):
         await fal_client.cancel_async(model, request_id)
-    return {"request_id": request_id, "model": model, "status": "CANCELLATION_REQUESTED"}
+    return {
+        "request_id": request_id,
+        "model": model,
+        "status": "CANCELLATION_REQUESTED",
+    }
 
 
-async def uploaded(upload: Callable[..., Awaitable[str]], *what: Any) -> str:
-    """The URL of what one of fal-client's functions uploads."""
-    async with fal_session(Job()):
-        return web_url(await upload(*what, **NO_FALLBACK))
-
-
-@command("upload-file", FILE, example="--file photo.jpg", text=URL_TEXT)
+@command(
+    "upload-file",
+    FILE,
+    example="--file photo.jpg",
+    text=URL_TEXT,
+)
 async def upload_file(file: str) -> Fields:
     """Upload a file of any kind to fal's CDN and give its URL, which is public."""
     name = portable_name(file)
@@ -1749,13 +4998,25 @@ async def upload_file(file: str) -> Fields:
         return {"url": await uploaded(fal_client.upload_file_async, file)}
 
 
-@command("upload-image", FILE, IMAGE_FORMAT, example=IMAGE_EXAMPLE, text=URL_TEXT)
+@command(
+    "upload-image",
+    FILE,
+    IMAGE_FORMAT,
+    example=IMAGE_EXAMPLE,
+    text=URL_TEXT,
+)
 async def upload_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, upload it, and give its URL, which is public."""
     return {"url": await uploaded(fal_client.upload_image_async, *open_image(file, format))}
 
 
-@command("upload-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=URL_TEXT)
+@command(
+    "upload-raw",
+    FILE_OR_STDIN,
+    CONTENT_TYPE,
+    example=RAW_EXAMPLE,
+    text=URL_TEXT,
+)
 async def upload_raw(file: str, *, content_type: str) -> Fields:
     """Upload bytes under a content type of your own and give their URL, which is public."""
     with open_bytes(file) as source:
@@ -1763,19 +5024,36 @@ async def upload_raw(file: str, *, content_type: str) -> Fields:
         return {"url": await uploaded(fal_client.upload_async, data, content_type, name)}
 
 
-@command("encode-file", FILE, example="--file photo.jpg", text=DATA_TEXT)
+@command(
+    "encode-file",
+    FILE,
+    example="--file photo.jpg",
+    text=DATA_TEXT,
+)
 def encode_file(file: str) -> Fields:
     """Give a file as a data URI, its content type told from its name; nothing is sent."""
     return {"data_uri": fal_client.encode_file(file)}  # type: ignore[arg-type]
 
 
-@command("encode-image", FILE, IMAGE_FORMAT, example=IMAGE_EXAMPLE, text=DATA_TEXT)
+@command(
+    "encode-image",
+    FILE,
+    IMAGE_FORMAT,
+    example=IMAGE_EXAMPLE,
+    text=DATA_TEXT,
+)
 def encode_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, and give it as a data URI; nothing is sent."""
     return {"data_uri": fal_client.encode_image(*open_image(file, format))}
 
 
-@command("encode-raw", FILE_OR_STDIN, CONTENT_TYPE, example=RAW_EXAMPLE, text=DATA_TEXT)
+@command(
+    "encode-raw",
+    FILE_OR_STDIN,
+    CONTENT_TYPE,
+    example=RAW_EXAMPLE,
+    text=DATA_TEXT,
+)
 def encode_raw(file: str, *, content_type: str) -> Fields:
     """Give bytes under a content type of your own as a data URI; nothing is sent."""
     return {"data_uri": fal_client.encode(read_bytes(file), content_type)}
@@ -1800,44 +5078,58 @@ async def realtime_session(
     seed: int | None = None,
     extra_json: Arguments | None = None,
     rounds: int = 1,
-    path: str | None = None,
-    client_timeout: float | None = None,
-    **saving: Any,
+    **keywords: Any,
 ) -> AsyncGenerator[Any, None]:
     """Send arguments over a WebSocket, once a round: one line of JSON for each answer.
 
     Binary values in an answer are printed as data URIs. --path replaces /realtime.
     """
-    message = {**arguments, **present(seed=seed), **(extra_json or {})}
-    # A redirect would hand the arguments to a stranger; fal-client has no option against it.
-    websockets.connect.process_redirect = lambda _, exc: exc  # type: ignore
+    options = Options(**keywords)
     job = Job(model)
-    job.arguments = message
-    path = settings(job, {"path": path, **saving}).sub_path(model, "/realtime")
-    async with (
-        fal_session(job, client_timeout),
-        fal_client.realtime_async(model, path=path) as connection,
-    ):
-        connection._ws.close_timeout = 1  # seconds, not 10; fal-client has no option for it
+    job.arguments = {
+        **arguments,
+        **present(seed=seed),
+        **(extra_json or {}),
+    }
+    job.saving = options.saving
+    path = options.sub_path(model, ROUTES["realtime"].path)
+    session = fal_session(job, options.client_timeout)
+    async with session, fal_client.realtime_async(model, path=path) as connection:
         for answered in range(rounds):
-            # What fal said before it closed the connection tells more than that it is closed.
-            with contextlib.suppress(websockets.ConnectionClosed):
-                await connection.send(message)
-                job.becomes("sent")
-            answer = await connection.recv()
+            answer = await realtime_round(job, connection)
             if answer is None:
-                said = f"fal closed the connection after {answered} of {rounds} answers"
-                raise Failure("connection_lost", said, Exit.NETWORK)
-            # fal-client hands on a refusal like any answer
-            if isinstance(answer, dict) and answer.get("status") == "error":
-                raise fal_client.client.RealtimeError(str(answer.get("error")))
+                raise Failure(
+                    "connection_lost",
+                    f"fal closed the connection after {answered} of {rounds} answers",
+                )
             job.answered(answer)
-            answer, job.unprinted = await save_media(job, answer), []
-            yield answer
+            document = await save_media(job, answer)
+            job.unprinted = []
+            yield document
+
+
+async def realtime_round(job: Job, connection: fal_client.AsyncRealtimeConnection) -> Any:
+    """The answer to one message; None if fal has closed the connection."""
+    # What fal said before it closed the connection tells more than that it is closed.
+    job.becomes(JobState.SENT)
+    with contextlib.suppress(websockets.ConnectionClosed):
+        await connection.send(dict(job.arguments))
+    answer: Any = await connection.recv()
+    # fal-client hands on a refusal like any answer
+    if isinstance(answer, dict) and answer.get("status") == "error":
+        raise fal_client.client.RealtimeError(str(answer.get("error")))
+    return answer
 
 
 @command(
-    "batch-t2i", MODEL, *CHECKS, *T2I.many, *T2I.shared, *QUEUE, *BATCH, example=T2I.batch_example
+    "batch-t2i",
+    MODEL,
+    *CHECKS,
+    *T2I.many,
+    *T2I.shared,
+    *QUEUE,
+    *BATCH,
+    example=T2I.batch_example,
 )
 def batch_text_to_image(
     model: str, prompts: Sequence[str | Arguments], **options: Any
@@ -1850,7 +5142,14 @@ def batch_text_to_image(
 
 
 @command(
-    "batch-i2v", MODEL, *CHECKS, *I2V.many, *I2V.shared, *QUEUE, *BATCH, example=I2V.batch_example
+    "batch-i2v",
+    MODEL,
+    *CHECKS,
+    *I2V.many,
+    *I2V.shared,
+    *QUEUE,
+    *BATCH,
+    example=I2V.batch_example,
 )
 def batch_image_to_video(
     model: str, image_urls: Sequence[str | Arguments], **options: Any
@@ -1862,287 +5161,26 @@ def batch_image_to_video(
     return run_batch(I2V, model, image_urls, **options)
 
 
-async def run_batch(
-    task: Task,
-    model: str,
-    items: Sequence[str | Arguments],
-    *,
-    concurrency: int = 4,
-    client_timeout: float | None = None,
-    dry_run: bool = False,
-    max_cost: float | None = None,
-    keep: bool = False,
-    **options: Any,
-) -> AsyncGenerator[Fields, None]:
-    """Yield each job's line as it ends, and raise a Failure at last if any job failed."""
-    own, checks = taken(options, task.flags), taken(options, CHECKS)
-    asked = [batch_job(task, own, item) for item in items]
-    requests = [Request(verb="batch", task=task, asked=one, **checks) for one in asked]
-    batch, again = Job(model), Again(**taken(options, AGAIN))
-    endpoint = settings(batch, options).endpoint(model)
-    jobs = batch_jobs(batch, asked, keep)
-    with contextlib.closing(Journal(again.journal, dry_run)) as book:
-        for job in jobs:
-            book.attach(job, endpoint)
-        due = [one for one, job in zip(requests, jobs, strict=True) if again.is_due(job)]
-        if dry_run:
-            quoted = await quote(endpoint, await fit_all(endpoint, requests, due), max_cost)
-            for index, request in enumerate(requests):
-                yield {"index": index, **await plan(model, request, quoted=quoted, **options)}
-            return
-        batch.hint = again.announce(jobs)
-        async with fal_session(batch, client_timeout):
-            fits = await fit_all(endpoint, requests, due)
-            estimate = None if max_cost is None else await affordable(endpoint, fits, max_cost)
-            subscribe = partial(subscribe_job, model, uploads=Uploads(), keep=keep, **options)
-            slots = asyncio.Semaphore(concurrency)
-            work = [
-                batch_line(task.varied, job, slots, partial(subscribe, request), again)
-                for job, request in zip(jobs, requests, strict=True)
-            ]
-            async with contextlib.aclosing(as_they_end(batch, jobs, work, estimate)) as lines:
-                async for line in lines:
-                    yield line
-
-
-def batch_job(task: Task, shared: Arguments, item: str | Arguments) -> Fields:
-    """The flags of one job of a batch, its own and those of all."""
-    own: Fields = dict(item) if isinstance(item, Mapping) else {task.varied: item}
-    extra = {**shared.get("extra_json", {}), **own.pop("extra", {})}
-    return {**shared, **own, **present(extra_json=extra or None)}
-
-
-def batch_jobs(batch: Job, asked: Sequence[Arguments], keep: bool) -> list[Job]:
-    pace, jobs = Pace(), []
-    for index, one in enumerate(asked):
-        job = Job(batch.model, progress=Progress(f"[{index}] ", pace))
-        job.index, job.arguments, job.saving, job.watched = index, one, batch.saving, not keep
-        jobs.append(job)
-    return jobs
-
-
-async def fit_all(endpoint: str, requests: Sequence[Request], due: Sequence[Request]) -> list[Fit]:
-    """What is to be submitted, fitted to the schema; all requests share it."""
-    found = await requests[0].schema(endpoint)
-    for request in requests:
-        request.found = found
-    return [request.fit(found) for request in due]
-
-
-def summary(jobs: Sequence[Job], tally: Mapping[str, int], estimate: Any) -> str:
-    """What became of a batch's jobs; skipped are those whose result the journal had."""
-    parts = [f"{tally[name]} {name}" for name in ("done", "failed", "skipped")]
-    if units := [one for job in jobs for one in job.units.values()]:
-        parts.append(f"{sum(units):.12g} billable units")
-    if estimate:
-        parts.append(f"estimated at {estimate['total_cost']:.12g} USD")
-    return f"jobs: {', '.join(parts)}"
-
-
-AGAIN_HINT = (
-    "Repeating the command costs nothing for jobs that fal has; --retry-failed submits those that"
-    " failed again, --retry-unknown those in doubt, for money."
-)
-
-
-class Again:
-    """What a batch does with jobs that its journal knows."""
-
-    def __init__(
-        self, journal: str | None = None, retry_unknown: bool = False, retry_failed: bool = False
-    ) -> None:
-        if (retry_unknown or retry_failed) and not journal:
-            raise usage("--retry-unknown and --retry-failed need --journal")
-        self.journal, self.unknown, self.failed = journal, retry_unknown, retry_failed
-
-    def is_due(self, job: Job) -> bool:
-        """Whether the job will be submitted, as far as can be told without asking fal."""
-        known = {"done": False, "accepted": self.failed, "sent": self.unknown}
-        return known.get(job.state, True)
-
-    def announce(self, jobs: Sequence[Job]) -> str | None:
-        """Say what the journal knows; returns the hint for those who give the batch up."""
-        states = collections.Counter(job.state for job in jobs)
-        if len(jobs) > states["new"]:
-            asked = states["accepted"] + states["cancelled"]
-            free = states["new"] + states["refused"]
-            found = f"{states['done']} done, {asked} to look up, {states['sent']} in doubt"
-            more = ", and again what has failed" if self.failed else ""
-            note(f"journal: {found}, {free} to submit{more}")
-        return "Repeat the command: it goes on where it stopped." if self.journal else None
-
-    async def settle(self, job: Job, submit: Callable[..., Awaitable[Any]]) -> Any:
-        """A job's response: from the journal, by its request id, or for money."""
-        if job.state == "done":
-            async with fal_session(job):
-                return await save_media(job, job.response)
-        if job.state == "sent" and not self.unknown:
-            said = "an earlier run did not hear fal's answer: whether fal has the job is unknown"
-            hint = f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown."
-            raise Failure("unknown_outcome", said, hint=hint)
-        if job.state in ("accepted", "cancelled"):
-            try:
-                job.progress.say(f"request id {job.request_id}")
-                return await fetch_result(str(job.model), str(job.request_id), job=job)
-            except Failure as failure:
-                over = job.failed or failure.status == 404
-                if not (over and (self.failed or job.state == "cancelled")):
-                    raise
-        job.state, job.request_id, job.failed = "new", None, False
-        return await submit(job=job)
-
-
-async def batch_line(
-    varied: str,
-    job: Job,
-    slots: asyncio.Semaphore,
-    submit: Callable[..., Awaitable[Any]],
-    again: Again,
-) -> Fields:
-    """What is printed of a job: one job that fails takes no other with it."""
-    job.line = {"index": job.index, varied: job.arguments[varied]}
-    outcome: Fields = {}
-    async with slots:
-        try:
-            outcome = {"result": await again.settle(job, submit)}
-        except Failure as failure:
-            failure.about(job)
-            if failure.unprinted:
-                outcome = {"result": failure.unprinted[0]}
-            outcome["error"] = failure.as_dict()
-    return {**job.line, "request_id": job.request_id, **outcome}
-
-
-async def as_they_end(
-    batch: Job, jobs: Sequence[Job], work: Iterable[Coroutine[Any, Any, Any]], estimate: Any
-) -> AsyncGenerator[Fields, None]:
-    """Yield each job's line as it ends; what has not ended when nobody listens is cancelled.
-    Raises a Failure at last if any job failed.
-    """
-    kept, tally = {job.index for job in jobs if job.state == "done"}, collections.Counter[str]()
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        for ended in asyncio.as_completed(tasks):
-            line = await ended
-            end = "skipped" if line["index"] in kept else "done"
-            tally["failed" if "error" in line else end] += 1
-            yield line
-            jobs[line["index"]].unprinted = ()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # what was paid for when the batch was stopped while files were being saved
-        left = [(job, document) for job in jobs for document in job.unprinted]
-        batch.unprinted = [
-            {**job.line, "request_id": job.request_id, "result": document} for job, document in left
-        ]
-        batch.lost = [str(job.request_id) for job, _ in left]
-        batch.progress.say(summary(jobs, tally, estimate))
-    if failed := tally["failed"]:
-        message = f"{failed} of {len(jobs)} jobs failed: see their lines"
-        raise Failure("batch_failed", message, hint=AGAIN_HINT if batch.hint else None)
-
-
-def catalog_text(rows: Any) -> str:
-    return "\n".join(f"{row['endpoint_id']}\t{row['title']}" for row in rows)
-
-
-def tabbed(*columns: Any) -> str:
-    """One line of text, whatever a server has put into its columns."""
-    return "\t".join(printable(str(column)) for column in columns)
-
-
 for _task in (T2I, I2V):
-    command(f"list-{_task.suffix}", example="--json", text=catalog_text)(_task.catalog)
-
-
-async def fetch_models(
-    *, category: str | None = None, search: str | None = None, include_deprecated: bool = False
-) -> list[Fields]:
-    """All models that fal lists: {"endpoint_id", "metadata"?} each.
-
-    fal's model search takes the filters and works without a key; a key only raises its rate
-    limit (https://docs.fal.ai/platform-apis/v1/models).
-    """
-    status = None if include_deprecated else "active"
-    params = present(category=category, q=search, status=status, limit=MODELS_PAGE_SIZE)
-    key = None
-    with contextlib.suppress(Failure):
-        key = api_key()
-    async with platform(key) as client:
-        return await pages(client, MODELS_URL, "models", **params)
-
-
-async def fetch_prices(endpoints: Sequence[str]) -> list[Fields]:
-    """Prices that fal names: {"endpoint_id", "unit_price", "unit", "currency"} each."""
-    async with platform(api_key()) as client:
-        found = await priced(client, endpoints)
-    known = {row["endpoint_id"] for row in found}
-    missing = [f"fal names no price of {name}" for name in endpoints if name not in known]
-    if not found:
-        hint = f"It may stand on the model's page, https://fal.ai/models/{endpoints[0]}"
-        raise Failure("not_found", "; ".join(missing), hint=hint)
-    for text in missing:
-        note(text)
-    return sorted(found, key=lambda row: endpoints.index(row["endpoint_id"]))
-
-
-async def priced(client: httpx.AsyncClient, endpoints: Sequence[str]) -> list[Fields]:
-    rows = await pages(client, PRICES_URL, "prices", endpoint_id=list(dict.fromkeys(endpoints)))
-    known = [row for row in rows if row.get("endpoint_id") in endpoints]
-    return [
-        row
-        for number, row in enumerate(known)
-        if row.get("unit_price") is not None and row not in known[:number]
-    ]
-
-
-def models_text(found: Any) -> str:
-    """One line a model, endpoint, category and title; or one a category, with its count."""
-    if isinstance(found, dict) and "properties" in found:
-        fields = found["properties"].items()
-        return "\n".join(field_line(name, field, found) for name, field in fields)
-    if isinstance(found, dict):
-        return "\n".join(tabbed(name, count) for name, count in found.items())
-    priced = any("unit_price" in row for row in found)
-    return "\n".join(map(price_line if priced else model_line, found))
-
-
-def field_line(name: str, field: Fields, schema: Fields) -> str:
-    """name, type, required or default, what is allowed, and a line of description."""
-    kinds = [str(option.get("type", "any")) for option in options(field)]
-    default = f"default {json.dumps(field['default'])}" if "default" in field else "optional"
-    needed = "required" if name in schema.get("required", ()) else default
-    allowed = ", ".join(map(json.dumps, offers(field))) or span(field)
-    kind = "|".join(dict.fromkeys(kinds))
-    return tabbed(name, kind, needed, allowed, field.get("description", ""))
-
-
-def model_line(model: Fields) -> str:
-    facts = metadata(model)
-    title = str(facts.get("display_name") or "")
-    if facts.get("status") == "deprecated":
-        title += " [deprecated]"
-    return tabbed(model.get("endpoint_id"), category_of(model), title)
-
-
-def price_line(price: Fields) -> str:
-    return tabbed(*map(price.get, ("endpoint_id", "unit_price", "unit", "currency")))
+    command(
+        f"list-{_task.suffix}",
+        example="--json",
+        text=catalog_text,
+    )(_task.catalog)
 
 
 @command(
     "list-models",
-    search_flag("--category NAME", "such as text-to-image or image-to-video", plain_text),
-    search_flag("--search TEXT", "words to look for in names and descriptions", plain_text),
+    search_flag("--category NAME", "such as text-to-image or image-to-video", read_plain_text),
+    search_flag("--search TEXT", "words to look for in names and descriptions", read_plain_text),
     search_flag("--include-deprecated", "deprecated models too"),
     search_flag(
-        "--schema ENDPOINT", "show what this model takes: name, type, default, ...", endpoint
+        "--schema ENDPOINT", "show what this model takes: name, type, default, ...", read_endpoint
     ),
     search_flag(
         "--price ENDPOINT",
         "show what these models cost: endpoint, unit price, unit, currency (needs the key)",
-        endpoint,
+        read_endpoint,
         nargs="+",
     ),
     output_flag("--categories", "only count the models of each category"),
@@ -2161,1251 +5199,103 @@ async def list_models(
     With --json, all that fal says about each; of --schema, the JSON Schema of the input.
     """
     if schema:
-        found = await fetch_schema(schema)
-        if found.input is None:
-            message = f"fal does not tell what {schema} takes"
-            raise Failure("not_found", message, hint=near_models(schema))
-        return found.input
+        return await fetch_input_schema(schema)
     if price:
         return await fetch_prices(price)
     models = await fetch_models(**filters)
     if not models:
         note("no model matches; --categories shows the categories there are")
-    return count_categories(models) if categories else models
-
-
-# Schemas: what fal says that a model takes
-
-
-class ModelSchema(SimpleNamespace):
-    """A model's input as JSON Schema, its references resolved; None if fal does not tell."""
-
-    input: Fields | None = None
-    state = "none"  # or fresh, or stale: kept from a day or more ago
-    deprecated = False
-    streams = False
-
-
-async def fetch_schema(model: str) -> ModelSchema:
-    """What the model takes, from a copy of at most a day, from fal, or else from an older copy."""
-    kept, age = read_kept(model)
-    found = schema_of(kept, model, "fresh")
-    if found.input is not None and 0 <= age < 86400:
-        return found
-    row = None
-    with contextlib.suppress(Exception):  # whatever fails, the user's request goes on without
-        params = {"endpoint_id": model, "expand": "openapi-3.0"}
-        async with time_limit(soon(10)), httpx.AsyncClient() as client:
-            response = await client.get(MODELS_URL, params=params)
-            answer = response.raise_for_status().json()
-        row = next(row for row in answer["models"] if row["endpoint_id"] == model)
-    found = schema_of(row, model, "fresh")
-    if found.input is None:
-        return schema_of(kept, model, "stale")
-    keep(model, row)
-    return found
-
-
-def schema_of(row: Any, model: str, state: str) -> ModelSchema:
-    """The input is the body of the document's POST on the endpoint, never a guess by name."""
-    with contextlib.suppress(Exception):  # a document may be anything
-        document = row["openapi"]
-        body = document["paths"][f"/{model}"]["post"]["requestBody"]["content"]
-        schema = resolve(body["application/json"]["schema"], document)
-        facts = metadata(row)
-        if isinstance(schema["properties"], dict):
-            return ModelSchema(
-                input=schema,
-                state=state,
-                deprecated=facts.get("status") == "deprecated",
-                streams=bool(facts.get("stream_url")),
-            )
-    return ModelSchema()
-
-
-def resolve(node: Any, document: Fields, seen: tuple[str, ...] = ()) -> Any:
-    """The node with its references replaced; one that leads back to itself allows anything."""
-    if isinstance(node, list):
-        return [resolve(item, document, seen) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if isinstance(name := node.get("$ref"), str):
-        if name in seen:
-            return {}
-        target: Any = document
-        for part in name.removeprefix("#/").split("/"):
-            part = part.replace("~1", "/").replace("~0", "~")
-            target = target.get(part, {}) if isinstance(target, dict) else {}
-        beside = {key: value for key, value in node.items() if key != "$ref"}
-        return resolve({**target, **beside}, document, (*seen, name))
-    whole = {key: resolve(value, document, seen) for key, value in node.items()}
-    for part in whole.pop("allOf", ()):
-        whole = {**part, **whole}
-    return whole
-
-
-def cache_file(model: str) -> str:
-    """Where the model's document is kept: in the user's cache folder."""
-    places = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~")}
-    place = os.environ.get("XDG_CACHE_HOME") or places.get(sys.platform, "~/.cache")
-    return os.path.join(os.path.expanduser(place), "fal-skill", model.replace("/", "~") + ".json")
-
-
-def read_kept(model: str) -> tuple[Any, float]:
-    """The copy of a model's row and its age in seconds; None if there is none of use."""
-    with contextlib.suppress(Exception):  # torn, foreign or unreadable
-        path = cache_file(model)
-        if os.path.isfile(path):  # opening a pipe would wait for ever
-            with open(path, encoding="utf-8") as file:
-                row = json.load(file)
-            if row["endpoint_id"] == model:
-                return row, time.time() - os.path.getmtime(path)
-    return None, 0.0
-
-
-def keep(model: str, row: Any) -> None:
-    """Write the copy whole or not at all; a home that cannot be written to is no problem."""
-    with contextlib.suppress(OSError):
-        path = cache_file(model)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        part = f"{path}.{os.urandom(4).hex()}"
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump(row, file)
-        os.replace(part, path)
-
-
-# Fitting: from what the user asked to what the model's own schema takes
-
-# The names that models give to what a flag sets; the first that the model has is used.
-NAMES = {
-    "prompt": ("prompt",),
-    "negative_prompt": ("negative_prompt",),
-    "num_images": ("num_images",),
-    "seed": ("seed",),
-    "guidance_scale": ("guidance_scale", "cfg_scale", "guidance"),
-    "num_inference_steps": ("num_inference_steps", "steps_num", "num_steps", "steps"),
-}
-FIRST_IMAGE = (
-    *("image_url", "start_image_url", "first_frame_url"),
-    *("first_frame_image_url", "first_image_url", "input_image_url"),
-)
-LAST_IMAGE = (
-    *("end_image_url", "tail_image_url", "last_frame_url"),
-    *("last_frame_image_url", "last_image_url"),
-)
-IMAGE_LISTS = ("image_urls", "input_image_urls", "reference_image_urls")
-SIZES = ("image_size", "video_size")
-LENGTHS = ("duration", "duration_seconds", "seconds")
-FRAMES = ("num_frames", "frames_per_second", "fps", "frame_rate", "export_fps")
-PRESETS = {  # fal's names for sizes, in pixels
-    "square_hd": (1024, 1024),
-    "square": (512, 512),
-    "portrait_4_3": (768, 1024),
-    "portrait_16_9": (576, 1024),
-    "landscape_4_3": (1024, 768),
-    "landscape_16_9": (1024, 576),
-}
-
-
-class Fit:
-    """The arguments for a model, built up from what the user asked; it knows no model by name.
-
-    `notes` tell what became something else; `problems` are {"field", "message", "type"} each.
-    """
-
-    def __init__(self, schema: Fields, strict: bool = False) -> None:
-        self.fields: Fields = schema.get("properties", {})
-        self.required: list[str] = schema.get("required", [])
-        self.schema, self.strict = schema, strict
-        self.arguments: Fields = {}
-        self.notes: list[str] = []
-        self.problems: list[Fields] = []
-
-    def first(self, names: Iterable[str]) -> str | None:
-        """The first of the names that the model has."""
-        return next((name for name in names if name in self.fields), None)
-
-    def refuse(self, field: str, message: str, type: str) -> None:
-        self.problems.append({"field": field, "message": message, "type": type})
-
-    def lacks(self, flag: str, why: str = "") -> None:
-        """Leave out what the model has not; unknown fields are ignored by fal, and billed."""
-        if self.strict:
-            self.refuse(flag, f"the model has no such argument{why}", "unknown_field")
-        else:
-            self.notes.append(f"the model has no {flag}: it is not sent{why}")
-
-
-def fit(asked: Mapping[str, Any], schema: Fields, strict: bool = False) -> Fit:
-    """Arguments, notes and problems for what the flags asked; pure, and the same every time."""
-    it, rest = Fit(schema, strict), dict(asked)
-    extra = rest.pop("extra_json", {})
-    fit_size(it, rest.pop("width", None), rest.pop("height", None))
-    fit_images(it, as_list(rest.pop("image_url", [])))
-    fit_length(it, rest.pop("duration", None))
-    for flag, value in rest.items():
-        name = it.first(NAMES[flag])
-        if name is None:
-            it.lacks(flag)
-        else:
-            it.arguments[name] = value
-    for name in extra:
-        if name in it.arguments:
-            it.notes.append(f"{name} is sent as --extra-json has it")
-        elif name not in it.fields:
-            near = did_you_mean(name, it.fields) or "fal ignores what a model does not know."
-            it.notes.append(f"the model has no {name}: it is sent all the same. {near}")
-    it.arguments |= extra
-    unprompted = "prompt" in it.required and "prompt" not in it.arguments
-    if unprompted and not check("", it.fields["prompt"]):
-        it.arguments["prompt"] = ""
-        it.notes.append("the model requires a prompt: an empty one is sent")
-    it.problems += check(it.arguments, {**schema, "type": "object"})
-    return it
-
-
-def fit_images(it: Fit, sources: list[str]) -> None:
-    """The first picture starts the clip, the second ends it; a list takes all of them."""
-    singles = [name for name in (it.first(FIRST_IMAGE), it.first(LAST_IMAGE)) if name]
-    many = it.first(IMAGE_LISTS)
-    if len(sources) <= len(singles) and it.first(FIRST_IMAGE):
-        it.arguments |= dict(zip(singles, sources, strict=False))
-    elif many:
-        it.arguments[many] = sources
-    elif singles:
-        it.refuse(singles[0], f"takes {len(singles)} image(s), not {len(sources)}", "too_long")
-    elif sources:  # what is left of the request without them is not what was asked
-        it.refuse("image_url", "the model takes no image", "no_image")
-
-
-def fit_length(it: Fit, seconds: float | None) -> None:
-    """Seconds in the model's own type: "5", "8s", 5 or 5.0."""
-    name = it.first(LENGTHS)
-    if seconds is None:
-        return
-    if name is None:
-        frames = [f"{name} {span(it.fields[name])}" for name in FRAMES if name in it.fields]
-        why = f"; use --extra-json with {', '.join(frames)}" if frames else ""
-        return it.lacks("duration", why)
-    offered = offers(it.fields[name])
-    kinds = {option.get("type") for option in options(it.fields[name])}
-    whole = int(seconds) if seconds == int(seconds) else seconds
-    value = whole if kinds & {"integer", "number"} or offered else str(whole)
-    it.arguments[name] = next((one for one in offered if in_seconds(one) == seconds), value)
-
-
-def fit_size(it: Fit, width: int | None, height: int | None) -> None:
-    """Pixels as the model takes them: an object, a preset, a shape with a resolution, or bare."""
-    name, sides = it.first(SIZES), present(width=width, height=height)
-    if not sides:
-        return
-    if name and any("width" in option.get("properties", ()) for option in options(it.fields[name])):
-        it.arguments[name] = sides
-        if len(sides) == 1:
-            it.notes.append(f"one side is given: the other is the model's default for {name}")
-    elif it.fields.keys() & {"width", "height"}:
-        it.arguments |= {side: value for side, value in sides.items() if side in it.fields}
-        for side in (side for side in sides if side not in it.fields):
-            it.lacks(side)
-    elif not (name or it.first(("aspect_ratio", "resolution"))):
-        it.lacks("size")
-    elif not (width and height):
-        it.refuse("size", "the model takes shapes: give both --width and --height", "missing")
-    else:
-        fit_shape(it, width, height)
-
-
-def fit_shape(it: Fit, width: int, height: int) -> None:
-    """The nearest preset; or the nearest aspect_ratio and the nearest resolution."""
-    became, exact, whole = {}, True, False
-    for name in (*SIZES, "aspect_ratio", "resolution"):
-        measure = resolution_of if name == "resolution" else shape_of
-        measured = {one: measure(one, width, height) for one in offers(it.fields.get(name, {}))}
-        fits = {one: distance for one, distance in measured.items() if distance is not None}
-        if fits:
-            best = min(fits, key=lambda one: fits[one])
-            became[name], exact = best, exact and max(fits[best]) < 0.001
-        elif name == "aspect_ratio" and name in it.fields and not measured:  # any text
-            became[name], whole = f"{width}x{height}", True
-    it.arguments |= became
-    # a shape alone says nothing of the pixels, and a resolution alone nothing of the shape
-    whole = whole or len(became) > 1 or bool(became.keys() & set(SIZES))
-    if not became:
-        it.lacks("size")
-    elif not (whole and exact):
-        shown = " and ".join(f"{name} {value}" for name, value in became.items())
-        it.notes.append(f"{width}x{height} becomes {shown}")
-
-
-def shape_of(label: Any, width: int, height: int) -> tuple[float, float] | None:
-    """How far "16:9", "1024x768" or a preset is from the size, in shape and in pixels."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([:x*]) ?(\d+(?:\.\d+)?)", str(label))
-    if not found and label not in PRESETS:
-        return None
-    wide, tall = (float(found[1]), float(found[3])) if found else PRESETS[label]
-    ratio = wide / tall * height / width
-    pixels = 1.0 if found and found[2] == ":" else wide * tall / (width * height)
-    return abs(math.log(ratio)), abs(math.log(pixels))
-
-
-def resolution_of(label: Any, width: int, height: int) -> tuple[float, ...] | None:
-    """How far "720p" (short side), "2K" (of 1024² or of a frame's width) or "4MP" is away."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(p|k|mp)", str(label).lower())
-    if not found:
-        return None
-    asked: dict[str, tuple[float, ...]] = {
-        "p": (min(width, height),),
-        "k": (math.sqrt(width * height) / 1024, max(width, height) / 960),  # 3840x2160 is 4K
-        "mp": (width * height / 1e6,),
-    }
-    return (min(abs(math.log(float(found[1]) / one)) for one in asked[found[2]]),)
-
-
-def options(schema: Mapping[str, Any]) -> list[Fields]:
-    """The alternatives that a schema leaves, or itself."""
-    if isinstance(kinds := schema.get("type"), list):
-        return [{**schema, "type": kind} for kind in kinds]
-    return schema.get("anyOf") or schema.get("oneOf") or [dict(schema)]
-
-
-def offers(schema: Mapping[str, Any]) -> list[Any]:
-    """The values that a field offers; none if it takes a range, or any text."""
-    return [one for option in options(schema) for one in option.get("enum") or consts(option)]
-
-
-def consts(schema: Mapping[str, Any]) -> list[Any]:
-    return [schema["const"]] if "const" in schema else []
-
-
-def in_seconds(label: Any) -> float | None:
-    """5, "5" or "5s" as seconds; None for "auto" and the like."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?s?", str(label))
-    return float(found[1]) if found else None
-
-
-def span(schema: Mapping[str, Any]) -> str:
-    """The limits of a number, as far as the schema tells."""
-    bounds = [option for option in options(schema) if "minimum" in option or "maximum" in option]
-    return f"{bounds[0].get('minimum', '')}..{bounds[0].get('maximum', '')}" if bounds else ""
-
-
-def check(value: Any, schema: Mapping[str, Any], field: str = "") -> list[Fields]:
-    """What fal's pydantic would find wrong with a value: {"field", "message", "type"} each."""
-    if value is None and schema.get("nullable"):
-        return []
-    if (alternatives := options(schema)) != [schema]:
-        found = [check(value, option, field) for option in alternatives]
-        return min(found, key=lambda one: (bool(one) and one[0]["type"] == "wrong_type", len(one)))
-    offered, kind = schema.get("enum") or consts(schema), schema.get("type", "any")
-    if offered and not any(same(value, one) for one in offered):
-        shown = ", ".join(json.dumps(one) for one in offered)
-        message = f"not one of {shown}; the closest is {json.dumps(closest(value, offered))}"
-        return [problem(field, value, message, "literal_error")]
-    if kind in TYPES and not TYPES[kind](value):
-        return [problem(field, value, f"not {kind}", "wrong_type")]
-    problems = [
-        problem(field, value, f"{says} {schema[name]}", name)
-        for name, (measure, holds, says) in LIMITS.items()
-        if name in schema and (size := measure(value)) is not None
-        if not holds(size, schema[name])
-    ]
-    if isinstance(value, dict):
-        missing = [name for name in schema.get("required", ()) if name not in value]
-        problems += [problem(dotted(field, name), None, "required", "missing") for name in missing]
-        known = schema.get("properties", {})
-        parts = [(name, item, known[name]) for name, item in value.items() if name in known]
-    else:
-        items = value if isinstance(value, list) else []
-        parts = [(index, item, schema.get("items", {})) for index, item in enumerate(items)]
-    return problems + [
-        bad for name, item, part in parts for bad in check(item, part, dotted(field, name))
-    ]
-
-
-def closest(value: Any, offered: list[Any]) -> Any:
-    """The nearest number, or the likest word."""
-    numbers = {one: in_seconds(one) for one in offered}
-    near = [one for one in offered if numbers[one] is not None]
-    if near and (wanted := in_seconds(value)) is not None:
-        return min(near, key=lambda one: abs(numbers[one] - wanted))  # type: ignore[operator]
-    return max(offered, key=lambda one: difflib.SequenceMatcher(None, str(one), str(value)).ratio())
-
-
-def same(value: Any, offered: Any) -> bool:
-    """5 and 5.0 are the same to pydantic, 5 and "5" are not, nor are 1 and True."""
-    return bool(value == offered) and type(value) in {int: (int, float), float: (int, float)}.get(
-        type(offered), (type(offered),)
-    )
-
-
-def problem(field: str, value: Any, message: str, type: str) -> Fields:
-    given = "" if value is None else f"{json.dumps(value, ensure_ascii=False)[:80]} is "
-    return {"field": field, "message": given + message, "type": type}
-
-
-def dotted(field: str, name: Any) -> str:
-    return f"{field}.{name}" if field else str(name)
-
-
-def as_number(value: Any) -> float | None:
-    """A number, or the text of one, which pydantic takes for a number too."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    with contextlib.suppress(ValueError, OverflowError):
-        return float(value)
-    return None
-
-
-def length_of(kind: Any, value: Any) -> int | None:
-    return len(value) if isinstance(value, kind) else None
-
-
-TYPES: dict[str, Callable[[Any], bool]] = {
-    "string": lambda value: isinstance(value, str),
-    "integer": lambda value: (
-        (as_number(value) or 0.0).is_integer() and as_number(value) is not None
+    if categories:
+        return count_categories(models)
+    return models
+
+
+# ---------------------------------------------------------------------------------------------
+# Failures: from an exception or an error answer to a Failure, and what to do next.
+# ---------------------------------------------------------------------------------------------
+
+KEY_HINT = f"Check FAL_KEY: keys are made at {KEYS_PAGE}."
+
+# A failure of any other type comes from fal, in fal's own words.
+ERRORS: dict[str, ErrorKind] = {
+    # The user's things. Nothing was sent.
+    "usage_error": ErrorKind(Exit.USAGE),
+    "invalid_arguments": ErrorKind(Exit.USAGE),
+    "over_budget": ErrorKind(
+        Exit.USAGE,
+        hint="Ask for less, or whoever pays for more; list-models --price compares models.",
     ),
-    "number": lambda value: as_number(value) is not None,
-    "boolean": lambda value: isinstance(value, bool),
-    "array": lambda value: isinstance(value, list),
-    "object": lambda value: isinstance(value, dict),
-    "null": lambda value: value is None,
+    "price_unknown": ErrorKind(
+        Exit.USAGE, hint="Without --max-cost there is no limit: ask whoever pays."
+    ),
+    # The key and the account.
+    "credentials_missing": ErrorKind(
+        Exit.CREDENTIALS, hint=f"Make a key at {KEYS_PAGE} and set FAL_KEY to it."
+    ),
+    "credentials_malformed": ErrorKind(
+        Exit.CREDENTIALS, hint=f"Copy the key again from {KEYS_PAGE} into FAL_KEY."
+    ),
+    "unauthorized": ErrorKind(Exit.CREDENTIALS, hint=KEY_HINT),
+    "forbidden": ErrorKind(
+        Exit.CREDENTIALS, hint=f"See at {KEYS_PAGE} what the key may be used for."
+    ),
+    "account_locked": ErrorKind(
+        Exit.CREDENTIALS, hint=f"Top up or unlock the account at {BILLING_PAGE}."
+    ),
+    # The network.
+    "unreachable": ErrorKind(
+        Exit.NETWORK,
+        retryable=True,
+        hint="Check the network and HTTPS_PROXY, then repeat the command.",
+    ),
+    "connection_lost": ErrorKind(Exit.NETWORK, retryable=True),
+    "gateway_error": ErrorKind(Exit.NETWORK, retryable=True),
+    # Time, and signals.
+    "timeout": ErrorKind(Exit.TIMEOUT),
+    "interrupted": ErrorKind(Exit.INTERRUPTED),
+    "terminated": ErrorKind(Exit.TERMINATED),
+    # fal, and its models.
+    "server_error": ErrorKind(retryable=True),
+    "request_timeout": ErrorKind(retryable=True),
+    "rate_limited": ErrorKind(retryable=True, hint="Wait a little, then repeat the command."),
+    "bad_request": ErrorKind(),
+    "not_found": ErrorKind(),
+    "client_cancelled": ErrorKind(),
+    "already_completed": ErrorKind(hint="Fetch the response with the command result."),
+    "content_policy_violation": ErrorKind(hint="Reword the prompt, or use another picture."),
+    "not_a_stream": ErrorKind(hint="Use subscribe-* for models that do not stream."),
+    "realtime_error": ErrorKind(),
+    "unexpected_answer": ErrorKind(),
+    # Jobs and batches.
+    "not_finished": ErrorKind(
+        retryable=True, hint="Repeat the command later, or without --no-wait to wait."
+    ),
+    "unknown_outcome": ErrorKind(),
+    "batch_failed": ErrorKind(),
+    # Files.
+    "download_failed": ErrorKind(
+        hint="The response is on stdout: fetch the URLs in it with another tool."
+    ),
+    "refused_url": ErrorKind(),
+    "too_large": ErrorKind(),
+    "http_error": ErrorKind(),
+    "write_failed": ErrorKind(),
+    "journal_failed": ErrorKind(),
+    "output_failed": ErrorKind(),
+    # This program.
+    "internal_error": ErrorKind(),
 }
 
-
-LIMITS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], bool], str]] = {
-    "minimum": (as_number, operator.ge, "below"),
-    "maximum": (as_number, operator.le, "above"),
-    "exclusiveMinimum": (as_number, operator.gt, "not above"),
-    "exclusiveMaximum": (as_number, operator.lt, "not below"),
-    "minLength": (partial(length_of, str), operator.ge, "shorter than"),
-    "maxLength": (partial(length_of, str), operator.le, "longer than"),
-    "minItems": (partial(length_of, list), operator.ge, "fewer items than"),
-    "maxItems": (partial(length_of, list), operator.le, "more items than"),
+# What an HTTP status means where the answer does not say more.
+STATUSES = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    408: "request_timeout",
+    422: "invalid_arguments",
+    429: "rate_limited",
+    499: "client_cancelled",
 }
-
-
-# Prices: what fal expects jobs to cost
-
-# By fal's name for what it bills, without a plural s: the arguments that tell how much of it a
-# job takes, and how much where neither they nor the model's defaults tell.
-UNITS: dict[str, tuple[tuple[str, ...], float]] = {
-    "image": ((*NAMES["num_images"], "max_images"), 1),
-    "second": (LENGTHS, 0),
-}
-
-
-async def estimated(endpoint: str, fits: Sequence[Fit]) -> Fields:
-    """What jobs may cost: {"jobs", "total_cost", "currency", "basis"}.
-
-    That is what as many calls of the model cost in the past, or what the arguments come to by
-    the price of a unit, whichever is more.
-    """
-    if not fits:
-        return {"jobs": 0, "total_cost": 0, "currency": "USD", "basis": "nothing to submit"}
-    jobs, key = len(fits), api_key()
-    calls = {endpoint: {"call_quantity": jobs}}
-    body = {"estimate_type": "historical_api_price", "endpoints": calls}
-    try:
-        async with platform(key) as client:
-            asked = priced(client, [endpoint]), client.post(f"{PRICES_URL}/estimate", json=body)
-            async with time_limit(soon(10)):
-                rows, answer = await asyncio.gather(*asked)
-            history = dollars(answer.raise_for_status().json(), "total_cost")
-            if not rows:
-                raise Failure("not_found", "fal names no price")
-            row = max(rows, key=lambda one: dollars(one, "unit_price"))
-            costs = {**by_history(row, fits, history), **by_unit(row, fits, history)}
-            costs = {basis: round(cost, 9) for basis, cost in costs.items()}  # 3 x 0.1 is 0.3
-            basis = max(costs, key=costs.__getitem__)
-    except Failure as failure:
-        said = f"the price of {jobs} job(s) of {endpoint} is not known: {failure.message}"
-        retry = failure.retryable
-        raise Failure("price_unknown", said, Exit.USAGE, retry, status=failure.status) from failure
-    return {"jobs": jobs, "total_cost": costs[basis], "currency": "USD", "basis": basis}
-
-
-def unit_of(price: Arguments) -> str:
-    return str(price.get("unit")).strip().lower().removesuffix("s")
-
-
-def by_history(price: Arguments, fits: Sequence[Fit], history: float) -> dict[str, float]:
-    """What as many calls did cost; more if more than one image is asked for of each, unless the
-    price of an image tells that better.
-    """
-    images = sum(told(it, *UNITS["image"]) for it in fits)
-    if images <= len(fits) or unit_of(price) == "image":
-        return {"historical price": history}
-    return {f"historical price x {images:.12g} images": history / len(fits) * images}
-
-
-def by_unit(price: Arguments, fits: Sequence[Fit], history: float) -> dict[str, float]:
-    """What the arguments come to, as far as they tell how much of the price's unit they take."""
-    unit, each = unit_of(price), dollars(price, "unit_price")
-    quantities = [told(it, *UNITS.get(unit, ((), 0))) for it in fits]
-    if each and not (history or all(quantities)):
-        raise Failure("not_found", "fal has no history of it")
-    return {f"{sum(quantities):.12g} x {each:.12g} USD per {unit}": sum(quantities) * each}
-
-
-def told(it: Fit, names: Iterable[str], least: float) -> float:
-    """The largest number that the names have in the arguments, or by the model's defaults."""
-    fields = {name: field for name, field in it.fields.items() if isinstance(field, dict)}
-    found = []
-    for name in names:
-        value = it.arguments.get(name, fields.get(name, {}).get("default"))
-        number = as_number(value) if as_number(value) is not None else in_seconds(value)
-        if number is None and name in it.arguments:
-            raise Failure("unexpected_answer", f"{name} is no number: {json.dumps(value)[:80]}")
-        found += [] if number is None else [number]
-    return max(found, default=least)
-
-
-def dollars(row: Arguments, name: str) -> float:
-    amount, currency = as_number(row.get(name)), row.get("currency")
-    if amount is None or not 0 <= amount < 1e100 or currency != "USD":
-        message = f"fal's {name} is {row.get(name)} {currency}, which is no sum in USD"
-        raise Failure("unexpected_answer", message)
-    return amount
-
-
-async def affordable(endpoint: str, fits: Sequence[Fit], limit: float | None) -> Fields:
-    """The estimate for jobs; a Failure if it is above the limit."""
-    found = await estimated(endpoint, fits)
-    if limit is None or found["total_cost"] <= limit:
-        return found
-    cost = f"{found['total_cost']:.12g} USD ({found['basis']})"
-    message = f"{len(fits)} job(s) may cost {cost}, more than --max-cost {limit}: nothing was sent"
-    rows = [{"field": name, "message": str(found[name]), "type": "estimate"} for name in found]
-    raise Failure("over_budget", message, Exit.USAGE, details=rows)
-
-
-async def quote(
-    endpoint: str, fits: Sequence[Fit], limit: float | None
-) -> tuple[Fields | None, list[str]]:
-    """The estimate for a dry run, or why there is none; only a limit insists on one."""
-    try:
-        return await affordable(endpoint, fits, limit), []
-    except Failure as failure:
-        if limit is not None:
-            raise
-        return None, [f"no estimate: {failure.message}"]
-
-
-# Journal: what a batch knows of its jobs after it was killed
-
-
-# What must be known of a job in each state.
-JOURNAL_STATES = {
-    "sent": "state",
-    "refused": "state",
-    "accepted": "request_id",
-    "cancelled": "request_id",
-    "done": "result",
-}
-
-
-class Journal:
-    """A file that tells of each job how far it got; one process at a time works on it.
-
-    Each step is a line of JSON, on disk before the next step is taken: {"job", "state", "at"},
-    after sent with "model" and "about", after accepted with "request_id", after done with
-    "result" and then "saved", its files. `job` is made of the endpoint and the arguments, local
-    files by their content, so that a changed list finds its jobs again.
-    Without a path nothing is kept.
-    """
-
-    START = b'{"job": "'
-
-    def __init__(self, path: str | None, dry: bool = False) -> None:
-        self._known: dict[str, Fields] = {}
-        self._twins: collections.Counter[str] = collections.Counter()
-        self._file = -1
-        if path and not (dry and not os.path.exists(path)):
-            self._open(path)
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-
-    def _open(self, path: str) -> None:
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise usage(f"another process works on the journal {path}") from exc
-        except (OSError, ImportError) as exc:  # Windows has no fcntl
-            raise usage(f"cannot use the journal {path}: {words(exc)}") from exc
-        content = read_bytes(path)
-        if content[: len(self.START)] != self.START[: len(content)]:
-            raise usage(f"not a journal: {path}")
-        whole, _, torn = content.rpartition(b"\n")
-        for number, line in enumerate(whole.split(b"\n") if whole else (), 1):
-            try:
-                step = json.loads(line)
-                known = self._known.setdefault(step["job"], {})
-                known.update(step)
-                known[JOURNAL_STATES[known["state"]]]
-            except (ValueError, KeyError, TypeError, RecursionError) as exc:
-                raise usage(f"line {number} of the journal {path} cannot be read") from exc
-        os.ftruncate(self._file, len(content) - len(torn))
-        if not whole:
-            sync_folder(path)
-
-    def attach(self, job: Job, endpoint: str) -> None:
-        """Set a job to where the journal has it; what it becomes is recorded from then on."""
-        if self._file < 0:
-            return
-        asked = job.arguments
-        content = json.dumps([endpoint, with_media(file_digest, asked)], sort_keys=True)
-        name = hashlib.sha256(content.encode()).hexdigest()[:32]
-        self._twins[name] += 1
-        name += f"-{self._twins[name]}"  # twins are told apart by their order
-        known = self._known.get(name, {})
-        job.state, job.request_id = known.get("state", "new"), known.get("request_id")
-        job.response, job.saved = known.get("result"), known.get("saved")
-        topic = redact(str(asked.get("image_url") or asked.get("prompt")))[:200]
-        job.record = partial(self._record, name, {"model": endpoint, "about": topic})
-
-    def _record(self, name: str, about: Fields, state: str, **facts: Any) -> None:
-        facts = about if state == "sent" else facts
-        try:
-            self._write({"job": name, "state": state, "at": utc_now(), **facts})
-        except OSError as exc:
-            message = f"the journal cannot be written to: {words(exc)}"
-            if state == "sent":
-                raise Failure("journal_failed", f"{message}; the job was not sent") from exc
-            note(message)
-
-    def _write(self, step: Fields) -> None:
-        """Put a line on disk, whole or not at all."""
-        line = f"{json_text(step)}\n".encode(errors="backslashreplace")
-        end = os.lseek(self._file, 0, os.SEEK_END)
-        try:
-            while line:
-                line = line[os.write(self._file, line) :]
-            os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, end)
-            raise
-
-
-def sync_folder(path: str) -> None:
-    """Put a new file's name on disk as well."""
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    with contextlib.suppress(OSError):  # not every file system can
-        os.fsync(folder)
-    os.close(folder)
-
-
-def utc_now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def file_digest(source: str) -> str:
-    """The same for the same picture, whatever its name."""
-    if is_remote(source):
-        return source
-    return "sha256:" + hashlib.sha256(read_bytes(os.path.expanduser(source))).hexdigest()
-
-
-# Files
-
-
-def is_remote(source: str) -> bool:
-    return re.match(r"https?://|data:", source, re.I) is not None
-
-
-def first_bytes(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(32)
-
-
-def media_type(head: bytes) -> str | None:
-    """The content type that the first bytes of a file show."""
-    matches = (name for name, start in SIGNATURES.items() if re.match(start, head, re.DOTALL))
-    return next(matches, None)
-
-
-def portable_name(path: str) -> str:
-    """A file name that a header can carry: fal-client 1.0.3 fails on any that is not ASCII."""
-    return re.sub(r"[^\w.-]+", "_", os.path.basename(path), flags=re.ASCII).lstrip(".") or "file"
-
-
-def read_bytes(path: str) -> bytes:
-    """The bytes of a file, or of stdin for `-`."""
-    if path == "-":
-        return sys.stdin.buffer.read() if sys.stdin else b""
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def open_bytes(path: str) -> IO[bytes]:
-    """A file to read and to seek in; stdin, for `-`, by way of a temporary one."""
-    if path != "-":
-        return open(path, "rb")
-    file = tempfile.TemporaryFile()  # noqa: SIM115
-    if sys.stdin:
-        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
-    return file
-
-
-class Parts:
-    """What fal-client cuts into parts as if it were bytes: a file, each part read in its turn."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._size = file, file.seek(0, os.SEEK_END)
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, part: slice) -> bytes:
-        gc.collect()  # httpx leaves the parts that were sent in reference cycles
-        start, stop, _ = part.indices(self._size)
-        self._file.seek(start)
-        return self._file.read(stop - start)
-
-    def whole_or_parts(self) -> Any:
-        """What fal-client takes: bytes, unless there are so many that it cuts them."""
-        return self if len(self) > fal_client.client.MULTIPART_THRESHOLD else self[:]
-
-
-async def _maybe_upload(source: str) -> str:
-    """A URL for a media file: a local one is uploaded, anything else is a URL already."""
-    path = media_file(source)
-    if is_remote(path):
-        return path
-    data = read_bytes(path)
-    content_type, name = str(media_type(data[:32])), portable_name(path)
-    return await uploaded(fal_client.upload_async, data, content_type, name)
-
-
-def source_key(source: str) -> str:
-    """The same for all ways of naming a file."""
-    return source if is_remote(source) else os.path.realpath(os.path.expanduser(source))
-
-
-class Uploads:
-    """Uploads each local picture once, however many jobs name it."""
-
-    def __init__(self) -> None:
-        self._under_way: dict[str, asyncio.Task[str]] = {}
-
-    async def url(self, source: str) -> str:
-        key = source_key(source)
-        if key not in self._under_way:
-            # a task of its own: its session must not be CURRENT for what the job sends
-            self._under_way[key] = asyncio.ensure_future(_maybe_upload(source))
-        return await asyncio.shield(self._under_way[key])
-
-    async def replace(self, arguments: Arguments) -> Fields:
-        """The arguments with a URL in place of each local file that they name."""
-        sources: dict[str, str] = {}
-        with_media(lambda source: sources.setdefault(source, source), arguments)
-        urls = await asyncio.gather(*map(self.url, sources))
-        done = dict(zip(sources, urls, strict=True))
-        return dict(with_media(done.__getitem__, arguments))
-
-
-def open_image(file: str, format: str) -> tuple[Image.Image, str]:
-    """A picture upright as its EXIF orientation says, with Pillow's name of its new format."""
-    try:
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-    except (ImportError, Failure):
-        raise
-    except Exception as exc:  # Pillow's readers raise anything over a broken file
-        raise usage(f"not a picture that Pillow can read: {file}: {words(exc)}") from exc
-    if format not in ("jpeg", "jpg"):
-        return image, format
-    if image.has_transparency_data:
-        note("JPEG has no transparency: the picture is laid on white")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB"), "jpeg"
-
-
-class Media(SimpleNamespace):
-    """A file of a response: where it stands there, its URL or its bytes, and what is told of it."""
-
-    field: str
-    source: str | bytes
-    content_type: str
-    name: str
-
-    @property
-    def is_data(self) -> bool:
-        return isinstance(self.source, bytes) or self.source[:5].lower() == "data:"
-
-
-def find_media(
-    value: Any, field: str = "", name: str = "", about: Mapping[Any, Any] = {}
-) -> Iterator[Media]:
-    """Every file that a response names or holds, in the response's order."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            whole = field and key in ("url", "content") and isinstance(item, (str, bytes))
-            inner = name if name.endswith("urls") else str(key)
-            yield from find_media(item, field if whole else dotted(field, key), inner, value)
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from find_media(item, dotted(field, index), name, about)
-    elif isinstance(value, bytes) or (
-        isinstance(value, str) and is_file(value, field, name, about)
-    ):
-        content_type, file_name = str(about.get("content_type") or ""), about.get("file_name")
-        path = urls.unquote(re.split("[?#]", value)[0]) if is_link(value) else ""
-        last = re.split(r"[/\\]", str(file_name or path))[-1]
-        yield Media(field=field, source=value, content_type=content_type, name=last)
-
-
-def is_link(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str) and re.fullmatch(r"https?://\S+", value, re.I) is not None
-
-
-def is_file(text: str, field: str, name: str, about: Mapping[Any, Any]) -> bool:
-    """Whether a text is the URL of a file, as far as the names around it tell: a link to a page
-    is not, and a text that holds a link neither.
-    """
-    if re.match(r"data:[\w.+-]+/[\w.+-]+[^,\s]*,\S", text, re.I):
-        return True
-    if name == "url" and about.keys() & {"content_type", "file_name", "file_size"}:
-        return text != ""
-    if not is_link(text) or re.match(r"https?://[\w.-]+\.fal\.media/", text, re.I):
-        return is_link(text)
-    label = next((part for part in reversed(field.split(".")) if not part.isdigit()), "")
-    word = re.sub(r"(_?url|_uri|_link)s?$", "", label, flags=re.I).rpartition("_")[2]
-    named = not word or name.endswith("urls") or re.fullmatch(FILE_WORDS, word, re.I)
-    page = re.fullmatch(PAGE_WORDS, word) or re.search(r"\.html?($|[?#])", text, re.I)
-    return bool(named and not page)
-
-
-def texts(value: Any) -> Iterator[str]:
-    """Every text in a value, however deep."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (Mapping, list, tuple)):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from texts(item)
-
-
-class Saved(list):  # type: ignore[type-arg]
-    """The files of a response that are saved; no answer from fal can hold one."""
-
-
-def saved_paths(document: Any) -> list[str]:
-    """The paths of what was saved of a response, or of that in a line of a batch."""
-    for place in (document, document.get("result")) if isinstance(document, dict) else ():
-        files = place.get("downloaded_files") if isinstance(place, dict) else None
-        if isinstance(files, Saved):
-            return [file["path"] for file in files]
-    return []
-
-
-def kept_files(job: Job, target: Target) -> list[Fields]:
-    """What an earlier run saved at the same place, if it is there still."""
-    place, files = job.saved or ("", [])
-    there = place == target.text and all(size_of(file["path"]) == file["bytes"] for file in files)
-    return list(files) if there else []
-
-
-def size_of(path: str) -> int:
-    return os.path.getsize(path) if os.path.isfile(path) else -1
-
-
-def fetch_again(job: Job, saving: Saving, target: Target, saved: Sequence[Any]) -> str | None:
-    """The command that fetches the files of a job as this one would have."""
-    if not job.request_id:
-        return None
-    where = target.text if job.index is None else target.text.replace("{index}", str(job.index))
-    if target.file and saved:  # which has the name now
-        where = os.path.join(os.path.dirname(where), "") or "./"
-    words = ["result", "--model", job.model, "--request-id", job.request_id, "--output", where]
-    switches = {
-        "--overwrite": saving.overwrite,
-        "--metadata": saving.metadata,
-        "--media": saving.media,
-    }
-    words += [name for name, wanted in switches.items() if wanted]
-    return f"Fetch them again: {command_line(*words)}"
-
-
-async def save_media(job: Job, response: Any) -> Any:
-    """The response, with "downloaded_files" once its files are saved where the user asked."""
-    if not (job.saving and job.saving.target):
-        return response
-    saved, lost = Saved(), []
-    own = response if isinstance(response, dict) else {"response": response}
-    document = {**own, "downloaded_files": saved}
-    job.unprinted, target = [document], job.saving.target
-    saved += kept_files(job, target)
-    if saved:
-        if job.saving.metadata:
-            note("files that an earlier run has saved get no metadata now")
-        return document
-    job.hint = fetch_again(job, job.saving, target, ())
-    sent, known = set(texts(job.arguments)), set()
-    async with httpx.AsyncClient(timeout=60) as client:
-        for media in find_media(response):
-            if media.source in known or media.source in sent:
-                continue
-            known.add(media.source)
-            try:
-                with failures(Job()):
-                    saved.append(await save_file(client, media, job, job.saving, len(known) - 1))
-            except Failure as failure:
-                told = {"message": failure.message, "type": failure.type}
-                lost.append({"field": redact(short_url(media))[:500], **told})
-    if lost:
-        message = f"{len(lost)} of {len(known)} files could not be saved"
-        hint = fetch_again(job, job.saving, target, saved)
-        raise Failure("download_failed", message, hint=hint, details=lost)
-    job.record("done", saved=[target.text, saved])
-    return document
-
-
-async def save_file(
-    client: httpx.AsyncClient, media: Media, job: Job, saving: Saving, number: int
-) -> Fields:
-    """Save one file: {"path", "url", "content_type", "bytes", "field"}."""
-    target = saving.target
-    assert target
-    with contextlib.ExitStack() as stack:
-        part = stack.enter_context(contextlib.closing(PartFile(target.folder, saving.max_bytes)))
-        told = part.decode(media.source) if media.is_data else await fetch(client, media, part)
-        part.finish(told)
-        kinds = (media_type(part.head), told, media.content_type)
-        content_type = next((kind for kind in kinds if kind and kind != BINARY), BINARY)
-        extension = extension_for(content_type, target.asked, media.name)
-        facts = {"url": short_url(media, content_type), "field": media.field}
-        stem, extension = target.place(name_values(media, job, number), extension)
-        os.makedirs(os.path.dirname(stem), exist_ok=True)
-        parts = {extension: part}
-        if saving.metadata:
-            beside = stack.enter_context(contextlib.closing(PartFile(target.folder, sys.maxsize)))
-            beside.write((json_text(origin(job, facts), 2) + "\n").encode())
-            beside.finish()
-            parts[".meta.json" if extension == ".json" else ".json"] = beside
-        paths = saving.claim(stem, *parts)
-        try:
-            for one, path in zip(parts.values(), paths, strict=True):
-                one.keep(path)
-        except OSError as exc:
-            saving.release(paths)
-            raise Failure("write_failed", f"the file cannot be written: {words(exc)}") from exc
-    if target.asked not in ("", extension):
-        note(f"{target.text} is saved as {paths[0]}")
-    return {"path": paths[0], "content_type": content_type, "bytes": part.size, **facts}
-
-
-def short_url(media: Media, content_type: str = BINARY) -> str:
-    """The URL, or the head of a data URI without the data."""
-    if isinstance(media.source, bytes):
-        return f"data:{content_type};base64,…"
-    return f"{media.source.partition(',')[0][:100]},…" if media.is_data else media.source
-
-
-def origin(job: Job, facts: Fields) -> Fields:
-    """What it takes to make a file again."""
-    tool = {"name": PROGRAM, "version": __version__}
-    known = {"model": job.model, "request_id": job.request_id, "arguments": job.arguments}
-    return {**known, "seed": fact(job, "seed"), "time": utc_now(), **facts, "tool": tool}
-
-
-def fact(job: Job, name: str) -> Any:
-    """A field of the job's response, or else of its arguments."""
-    own = job.response if isinstance(job.response, dict) else {}
-    return own[name] if own.get(name) is not None else (job.arguments or {}).get(name)
-
-
-def name_values(media: Media, job: Job, number: int) -> dict[str, str]:
-    """The values of the fields of --output, but for {ext}: none of them leads to a folder."""
-    values = {
-        "index": number if job.index is None else job.index,
-        "name": os.path.splitext(media.name)[0],
-        "request_id": job.request_id,
-        "model": job.model,
-        "seed": fact(job, "seed"),
-        "prompt": str(fact(job, "prompt") or "none")[:50],
-        "date": utc_now()[:10],
-    }
-    return {
-        name: safe_name("none" if value is None else str(value)) for name, value in values.items()
-    }
-
-
-def safe_name(text: str) -> str:
-    """A text as a part of a file name: visible, no path, and no device of Windows'."""
-    name = shortened(re.sub(r"[^\w.-]+", "-", redact(text)[:200]), 80).strip("-.") or "none"
-    return f"_{name}" if re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.I) else name
-
-
-def extension_for(content_type: str, asked: str, name: str) -> str:
-    """The one asked for if it suits the content or nobody knows better; else the content's."""
-    if asked and content_type == mimetypes.guess_type(f"x{asked}")[0]:
-        return asked
-    known = mimetypes.guess_extension(content_type)
-    if not known and content_type in SIGNATURES:
-        known = f".{content_type.partition('/')[2]}"
-    if known and content_type != BINARY:
-        return known
-    told = re.fullmatch(r".+(\.[A-Za-z0-9]{1,12})", name, re.DOTALL)
-    return asked or (told[1].lower() if told else ".bin")
-
-
-async def refuse_private(client: httpx.AsyncClient, url: httpx.URL) -> None:
-    """Keep answers from sending this program to its own machine, or to its neighbours."""
-    host = url.raw_host.decode().rstrip(".").lower()
-    allowed = url.scheme in ("http", "https") and host != "" and not url.userinfo
-    try:
-        addresses = [ipaddress.ip_address(host)]
-    except ValueError:
-        addresses = []
-        # the system takes 127.1 and 0x7f.1 for addresses, too
-        numeric = re.search(r"(^|\.)(\d+|0x[0-9a-f]*)$", host)
-        local = host.endswith((".localhost", ".local", ".internal"))
-        allowed = allowed and "." in host and not (numeric or local)
-        if allowed and client._transport_for_url(url) is client._transport:  # no proxy's business
-            found = await asyncio.get_running_loop().getaddrinfo(host, url.port or 443)
-            addresses = [ipaddress.ip_address(one[4][0]) for one in found]
-    for one in addresses:
-        allowed = allowed and one.is_global and not (one.is_multicast or one.is_reserved)
-    if not allowed:
-        raise Failure("refused_url", f"not a public http(s) URL: {str(url)[:200]}")
-
-
-@contextlib.asynccontextmanager
-async def opened(
-    client: httpx.AsyncClient, url: httpx.URL, headers: dict[str, str]
-) -> AsyncIterator[httpx.Response]:
-    """The answer that the URL leads to, each hop checked; no cookie is kept or handed on."""
-    for _ in range(MAX_REDIRECTS + 1):
-        await refuse_private(client, url)
-        client.cookies.clear()
-        async with client.stream("GET", url, headers=headers) as response:
-            if not response.has_redirect_location:
-                yield response
-                return
-            url = url.join(response.headers["location"])
-    raise Failure("refused_url", f"more than {MAX_REDIRECTS} redirects")
-
-
-async def fetch(client: httpx.AsyncClient, media: Media, part: PartFile) -> str:
-    """Stream a file into its part; returns its content type. What breaks is taken up again."""
-    for backoff in (*FILE_BACKOFF, None):
-        try:
-            async with opened(client, httpx.URL(str(media.source)), part.wanted()) as response:
-                part.begin(response)
-                async for chunk in response.aiter_bytes():
-                    part.write(chunk)
-            part.check()
-            break
-        except Exception as exc:
-            failure = explain(exc)
-            if backoff is None or not (failure and failure.retryable):
-                raise
-        await asyncio.sleep(backoff)
-    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
-
-
-class PartFile:
-    """A file that gets its name only when it is complete."""
-
-    def __init__(self, folder: str, most: int) -> None:
-        os.makedirs(folder, exist_ok=True)
-        self._path = os.path.join(folder, f".{os.urandom(8).hex()}.part")
-        self._file = open(self._path, "xb")  # noqa: SIM115
-        self._most = most
-        self._restart()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk, where closing writes what is left
-            self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-
-    def _restart(self) -> None:
-        self._file.seek(0)
-        self._file.truncate()
-        self.head, self.size = b"", 0
-        self._total: int | None = None
-        self._resume: dict[str, str] | None = None  # headers that go with Range
-
-    def wanted(self) -> dict[str, str]:
-        """The headers that ask for what is still missing."""
-        headers = {"Accept-Encoding": "identity"}
-        if self.size and self._resume is not None:
-            return {**headers, "Range": f"bytes={self.size}-", **self._resume}
-        return headers
-
-    def begin(self, response: httpx.Response) -> None:
-        """Go on where the answer does, or start over; refuse what is too large at once."""
-        headers, status = response.headers, response.status_code
-        if (
-            headers.get("content-encoding", "identity") != "identity"
-        ):  # a few bytes may be gigabytes
-            raise Failure("unexpected_answer", "the file came packed, which was not asked for")
-        start = f"bytes {self.size}-"
-        if status == 206 and self.size and headers.get("content-range", "").startswith(start):
-            total = headers["content-range"].rpartition("/")[2]
-        else:
-            self._restart()
-            total = headers.get("content-length", "")
-            if status != 200:
-                busy = status in (206, 408, 416, 425, 429) or status >= 500
-                message = f"{response.url.host} answered HTTP {status}"
-                raise Failure("http_error", message, retryable=busy)
-            etag = headers.get("etag", "W/")
-            total = "" if "transfer-encoding" in headers else total
-            if not etag.startswith("W/"):
-                self._resume = {"If-Range": etag}
-            elif headers.get("accept-ranges") == "bytes":
-                self._resume = {}
-        self._total = int(total) if re.fullmatch(r"\d{1,18}", total) else None
-        self._measure(self._total or 0)
-
-    def _measure(self, size: int) -> None:
-        if size > self._most:
-            raise Failure("too_large", f"the file has more than {self._most} bytes (--max-bytes)")
-
-    def check(self) -> None:
-        """Whether all of it is here."""
-        if self._total not in (None, self.size):
-            message = f"{self.size} of {self._total} bytes came"
-            raise Failure("connection_lost", message, retryable=True)
-
-    def write(self, chunk: bytes) -> None:
-        self._measure(self.size + len(chunk))
-        self.head += chunk[: 32 - len(self.head)]
-        self.size += len(chunk)
-        try:
-            self._file.write(chunk)
-        except OSError as exc:
-            raise Failure("write_failed", f"the file cannot be written: {words(exc)}") from exc
-
-    def decode(self, source: str | bytes) -> str:
-        """Write bytes, or those of a data URI; returns the content type that it tells."""
-        if isinstance(source, bytes):
-            self.write(source)
-            return ""
-        header, _, payload = source[5:].partition(",")
-        raw = urls.unquote_to_bytes(payload)
-        try:
-            packed = header.lower().endswith(";base64")
-            self.write(base64.b64decode(b"".join(raw.split()), validate=True) if packed else raw)
-        except ValueError as exc:
-            raise Failure("unexpected_answer", f"the data URI is broken: {words(exc)}") from exc
-        return header.partition(";")[0]
-
-    def finish(self, told: str = "") -> None:
-        """Put it on disk whole, unless it is none of what was asked for."""
-        if not self.size or (told == "text/html" and not media_type(self.head)):
-            what = "a web page came in its place" if self.size else "the file is empty"
-            raise Failure("unexpected_answer", what)
-        try:
-            self._file.close()
-        except OSError as exc:
-            raise Failure("write_failed", f"the file cannot be written: {words(exc)}") from exc
-
-    def keep(self, path: str) -> None:
-        """Give the file its name; a link of that name is replaced, not followed."""
-        os.replace(self._path, path)
-
-
-# Model search
-
-
-def count_categories(models: Iterable[Fields]) -> dict[str, int]:
-    """How many models each category has, the largest first."""
-    counts = collections.Counter(map(category_of, models))
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def metadata(model: Fields) -> Fields:
-    """fal leaves the metadata of some models out."""
-    found = model.get("metadata")
-    return found if isinstance(found, dict) else {}
-
-
-def category_of(model: Fields) -> str:
-    return str(metadata(model).get("category") or "uncategorised")
-
-
-def did_you_mean(text: str, known: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(text, list(known), n=3, cutoff=0.6)
-    return f"Did you mean {' or '.join(near)}?" if near else None
-
-
-def near_models(text: str) -> str:
-    """A hint for an endpoint that does not exist."""
-    near = did_you_mean(text, (*TEXT_TO_IMAGE_MODELS, *IMAGE_TO_VIDEO_MODELS))
-    word = text.rpartition("/")[2] or text
-    search = f"Search fal's models: {command_line('list-models', '--search', word)}"
-    return f"{near} {search}" if near else search
-
-
-# Failures
-
-
-def answer_failure(response: Any, text: str) -> Failure:
-    """What an error answer says, in any of the shapes that fal's hosts use."""
-    status, headers = response.status_code, response.headers
-    unexpected = ("unexpected_answer", Exit.FAILED, False)
-    type, exit, retryable = STATUSES.get(status) or STATUSES.get(status // 100, unexpected)
-    try:
-        own_type, message, details = refusal(json.loads(redact(text)))
-    except ValueError:  # a gateway's HTML page
-        own_type, message, details = None, f"fal's gateway answered HTTP {status}", None
-        if status in (502, 503, 504):
-            type, exit = "gateway_error", Exit.NETWORK
-    told = told_retry(headers)
-    if headers.get("x-fal-request-timeout-type"):  # it did not start in time, and never will
-        exit, told = Exit.TIMEOUT, True
-    if message.startswith("User is locked"):  # seen in 2026; nothing but the text tells
-        own_type = "account_locked"
-    type = own_type or headers.get("x-fal-error-type") or type
-    retryable = retryable if told is None else told
-    failure = Failure(type, message, exit, retryable, status=status, details=details)
-    failure.told = told is not None
-    return failure
-
-
-def told_retry(headers: Mapping[str, str]) -> bool | None:
-    """fal's own word on whether a repetition may help, if it says one."""
-    said = headers.get("x-fal-retryable") or headers.get("x-fal-needs-retry")
-    return said.lower() in ("true", "1") if said else None
-
-
-def refusal(body: Any) -> tuple[str | None, str, list[Fields] | None]:
-    """Type, message and details of an error body; any of fal's fields may be missing or odd."""
-    body = body if isinstance(body, dict) else {"detail": body}
-    if isinstance(body.get("error"), dict):  # api.fal.ai
-        body = {"error_type": body["error"].get("type"), "detail": body["error"].get("message")}
-    if (word := body.get("status")) in QUEUE_WORDS:
-        return word.lower(), QUEUE_WORDS[word], None
-    said = next(
-        (body[key] for key in ("detail", "error", "status", "message") if body.get(key)), ""
-    )
-    if isinstance(said, list):  # the model refused its arguments
-        details = [detail(item) for item in said]
-        message = "; ".join(f"{item['field']}: {item['message']}".lstrip(": ") for item in details)
-        return details[0]["type"], message, details
-    message = said if isinstance(said, str) else json.dumps(said)
-    type = body.get("error_type")
-    return type if isinstance(type, str) else None, message or "fal gave no reason", None
-
-
-def detail(item: Any) -> Fields:
-    """An item of a 422's `detail`, flattened; the field without its leading "body"."""
-    item = item if isinstance(item, dict) else {"msg": item}
-    where = item.get("loc")
-    names = [str(name) for name in where] if isinstance(where, list) else []
-    return {
-        "field": ".".join(names[1:] if names[:1] == ["body"] else names),
-        "message": str(item.get("msg") or "refused"),
-        "type": str(item.get("type") or "invalid_arguments"),
-    }
-
 
 # What fal's queue says in a word.
 QUEUE_WORDS = {
@@ -3413,112 +5303,213 @@ QUEUE_WORDS = {
     "ALREADY_COMPLETED": "the job has ended already",
 }
 
-# What an HTTP status means where the answer does not say more; a digit stands for its class.
-STATUSES: dict[int, tuple[str, int, bool]] = {
-    401: ("unauthorized", Exit.CREDENTIALS, False),
-    403: ("forbidden", Exit.CREDENTIALS, False),
-    404: ("not_found", Exit.FAILED, False),
-    408: ("request_timeout", Exit.FAILED, True),
-    422: ("invalid_arguments", Exit.FAILED, False),
-    429: ("rate_limited", Exit.FAILED, True),
-    499: ("client_cancelled", Exit.FAILED, False),
-    4: ("bad_request", Exit.FAILED, False),
-    5: ("server_error", Exit.FAILED, True),
-}
+
+class Refusal(NamedTuple):
+    """What the body of an error answer says; any of fal's fields may be missing or odd."""
+
+    kind: str | None
+    message: str
+    details: list[Fields] | None = None
+
+
+def answer_failure(response: Any, text: str) -> Failure:
+    """What an error answer says, in any of the shapes that fal's hosts use."""
+    status = response.status_code
+    headers = response.headers
+    kind = status_kind(status)
+    try:
+        refusal = read_refusal(json.loads(redact(text)))
+    except (ValueError, RecursionError):  # a gateway's HTML page
+        refusal = Refusal(None, f"fal's gateway answered HTTP {status}")
+        if status in (502, 503, 504):
+            kind = "gateway_error"
+    failure = Failure(
+        kind,
+        refusal.message,
+        status=status,
+        details=refusal.details,
+    )
+    failure.type = refusal.kind or headers.get("x-fal-error-type") or kind
+    if failure.exit == Exit.USAGE:  # which promises that nothing was sent
+        failure.exit = Exit.FAILED
+    if refusal.message.startswith("User is locked"):  # nothing but the text says so (2026)
+        failure.type = "account_locked"
+    retry = retry_by_fal(headers)
+    if headers.get("x-fal-request-timeout-type"):  # it did not start in time, and never will
+        failure.exit = Exit.TIMEOUT
+        retry = True
+    if retry is not None:
+        failure.retryable = retry
+        failure.retry_is_fals_word = True
+    return failure
+
+
+def status_kind(status: int) -> str:
+    """The type of failure that an HTTP status stands for."""
+    if status in STATUSES:
+        return STATUSES[status]
+    if 400 <= status < 500:
+        return "bad_request"
+    if 500 <= status < 600:
+        return "server_error"
+    return "unexpected_answer"
+
+
+def retry_by_fal(headers: Mapping[str, str]) -> bool | None:
+    """fal's own word on whether a repetition may help; None if it says nothing."""
+    answer = headers.get("x-fal-retryable") or headers.get("x-fal-needs-retry")
+    if not answer:
+        return None
+    return answer.lower() in ("true", "1")
+
+
+def read_refusal(body: Any) -> Refusal:
+    """Type, message and details of an error body, in whichever of its shapes."""
+    if not isinstance(body, dict):
+        body = {"detail": body}
+    if isinstance(body.get("error"), dict):  # api.fal.ai
+        error = body["error"]
+        body = {"error_type": error.get("type"), "detail": error.get("message")}
+    word = body.get("status")
+    if isinstance(word, str) and word in QUEUE_WORDS:
+        return Refusal(word.lower(), QUEUE_WORDS[word])
+    reasons = (body.get(key) for key in ("detail", "error", "status", "message"))
+    reason = next(filter(None, reasons), "")
+    if isinstance(reason, list):  # the model refused its arguments
+        details = [read_detail(item) for item in reason]
+        messages = (f"{detail['field']}: {detail['message']}".lstrip(": ") for detail in details)
+        return Refusal(details[0]["type"], "; ".join(messages), details)
+    if not isinstance(reason, str):
+        reason = json.dumps(reason)
+    kind = body.get("error_type")
+    if not isinstance(kind, str):
+        kind = None
+    return Refusal(kind, reason or "fal gave no reason")
+
+
+def read_detail(item: Any) -> Fields:
+    """An item of a 422's `detail`, flattened; the field without its leading "body"."""
+    if not isinstance(item, dict):
+        item = {"msg": item}
+    location = item.get("loc")
+    if not isinstance(location, list):
+        location = []
+    names = [str(name) for name in location]
+    if names[:1] == ["body"]:
+        del names[0]
+    return {
+        "field": ".".join(names),
+        "message": str(item.get("msg") or "refused"),
+        "type": str(item.get("type") or "invalid_arguments"),
+    }
 
 
 def http_failure(exc: Any) -> Failure:
-    return answer_failure(exc.response, exc.response.text)
+    text = ""
+    with contextlib.suppress(httpx.StreamError):  # of a stream nothing may have been read
+        text = exc.response.text
+    return answer_failure(exc.response, text)
 
 
 def handshake_failure(exc: Any) -> Failure:
     """The answer to a WebSocket upgrade that fal refused."""
-    return answer_failure(exc.response, (exc.response.body or b"").decode(errors="replace"))
+    response = exc.response
+    text = ""
+    if response.body:
+        text = response.body.decode(errors="replace")
+    return answer_failure(response, text)
 
 
 def realtime_failure(exc: Any) -> Failure:
-    """An error frame, or the end of the connection; idle ones end after about 30 s."""
+    """An error frame, or the end of the connection; idle ones end after about 30 s (2026)."""
     if exc.error in ("CONNECTION_CLOSED", "TIMEOUT"):
-        return BROKEN(exc)
+        return connection_failure(exc)
     if exc.error == "Unauthorized":
-        return Failure("unauthorized", words(exc), Exit.CREDENTIALS)
-    return Failure("realtime_error", words(exc))
+        return Failure("unauthorized", reason_of(exc))
+    return Failure("realtime_error", reason_of(exc))
+
+
+def unreachable_failure(exc: BaseException) -> Failure:
+    return Failure("unreachable", f"fal could not be reached: {reason_of(exc)}")
+
+
+def connection_failure(exc: BaseException) -> Failure:
+    return Failure("connection_lost", f"the connection to fal broke: {reason_of(exc)}")
+
+
+def no_answer_failure(exc: BaseException) -> Failure:
+    message = f"fal did not answer in time: {reason_of(exc)}"
+    return Failure("timeout", message, retryable=True)
+
+
+def time_limit_failure(exc: BaseException) -> Failure:
+    return Failure("timeout", "the time limit ran out")
+
+
+def not_a_stream_failure(exc: BaseException) -> Failure:
+    return Failure("not_a_stream", "the model did not answer with a stream")
+
+
+def nesting_failure(exc: BaseException) -> Failure:
+    return Failure("unexpected_answer", "the JSON is nested too deeply")
+
+
+def system_failure(exc: Any) -> Failure:
+    """The system's own errors name a file, or come from a connection."""
+    if exc.filename:
+        return usage_error(reason_of(exc))
+    return connection_failure(exc)
 
 
 def missing_package(exc: Any) -> Failure | None:
     package = PACKAGES.get((exc.name or "").partition(".")[0])
-    return usage(f"{package} is not installed: pip install {package}") if package else None
+    if not package:
+        return None
+    return usage_error(f"{package} is not installed: pip install {package}")
 
 
-def stop_failure(exc: Any) -> Failure:
+def stop_failure(exc: BaseException) -> Failure:
     """What the first signal to the command meant; without one, Ctrl-C came before its time."""
-    return (INTERRUPTED if console.stopped in (None, signal.SIGINT) else TERMINATED)(exc)
+    if RUN.stopped_by in (None, signal.SIGINT):
+        return Failure("interrupted", "interrupted")
+    return Failure("terminated", "terminated")
 
 
-def row(
-    type: str, message: str, exit: int = Exit.FAILED, retryable: bool = False
-) -> Callable[[Any], Failure]:
-    """A Failure whose message tells what the exception says in place of {}."""
-    return lambda exc: Failure(type, message.format(words(exc)), exit, retryable=retryable)
-
-
-def words(exc: BaseException) -> str:
+def reason_of(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
 
-PACKAGES = {"fal_client": "fal-client", "httpx": "httpx", "PIL": "Pillow"}
-UNREACHABLE = row("unreachable", "fal could not be reached: {}", Exit.NETWORK, True)
-OUT_OF_TIME = row("timeout", "the time limit ran out", Exit.TIMEOUT)
-INTERRUPTED = row("interrupted", "interrupted", Exit.INTERRUPTED)
-TERMINATED = row("terminated", "terminated", Exit.TERMINATED)
-BROKEN = row("connection_lost", "the connection to fal broke: {}", Exit.NETWORK, True)
+PACKAGES = {
+    "fal_client": "fal-client",
+    "httpx": "httpx",
+    "PIL": "Pillow",
+}
 
 # By full class name, so that nothing is imported to look one up. The most derived class wins.
 # What is not here is a bug of ours and keeps its traceback.
-FAILURES: dict[str, Callable[[Any], Failure | None]] = {
+EXCEPTIONS: dict[str, Callable[[Any], Failure | None]] = {
     "fal_client.client.FalClientHTTPError": http_failure,
-    "fal_client.client.FalClientTimeoutError": OUT_OF_TIME,
+    "fal_client.client.FalClientTimeoutError": time_limit_failure,
     "fal_client.client.RealtimeError": realtime_failure,
     "httpx.HTTPStatusError": http_failure,
-    "httpx.ConnectError": UNREACHABLE,
-    "httpx.ConnectTimeout": UNREACHABLE,
-    "httpx.ProxyError": UNREACHABLE,
-    "httpx.TimeoutException": row("timeout", "fal did not answer in time: {}", Exit.TIMEOUT, True),
-    "httpx.HTTPError": BROKEN,
-    "httpx_sse._exceptions.SSEError": row("not_a_stream", "the model did not answer with a stream"),
+    "httpx.ConnectError": unreachable_failure,
+    "httpx.ConnectTimeout": unreachable_failure,
+    "httpx.ProxyError": unreachable_failure,
+    "httpx.TimeoutException": no_answer_failure,
+    "httpx.HTTPError": connection_failure,
+    "httpx_sse._exceptions.SSEError": not_a_stream_failure,
     "websockets.exceptions.InvalidStatus": handshake_failure,
-    "websockets.exceptions.InvalidHandshake": UNREACHABLE,
-    "websockets.exceptions.WebSocketException": BROKEN,
-    "asyncio.exceptions.TimeoutError": OUT_OF_TIME,  # Python 3.10
-    "builtins.TimeoutError": OUT_OF_TIME,
-    "builtins.ConnectionError": UNREACHABLE,
-    "socket.gaierror": UNREACHABLE,
-    "ssl.SSLError": UNREACHABLE,
-    "builtins.OSError": lambda exc: usage(words(exc)) if exc.filename else BROKEN(exc),
-    "builtins.RecursionError": row("unexpected_answer", "the JSON is nested too deeply"),
+    "websockets.exceptions.InvalidHandshake": unreachable_failure,
+    "websockets.exceptions.WebSocketException": connection_failure,
+    "builtins.TimeoutError": time_limit_failure,
+    "builtins.ConnectionError": unreachable_failure,
+    "socket.gaierror": unreachable_failure,
+    "ssl.SSLError": unreachable_failure,
+    "builtins.OSError": system_failure,
+    "builtins.RecursionError": nesting_failure,
     "builtins.ModuleNotFoundError": missing_package,
     "builtins.KeyboardInterrupt": stop_failure,
     "asyncio.exceptions.CancelledError": stop_failure,
-}
-
-# Where the job's end is not known.
-GIVEN_UP = (Exit.TIMEOUT, Exit.INTERRUPTED, Exit.TERMINATED)
-
-HINTS = {
-    "credentials_missing": f"Make a key at {KEYS_PAGE} and set FAL_KEY to it.",
-    "credentials_malformed": f"Copy the key again from {KEYS_PAGE} into FAL_KEY.",
-    "unauthorized": f"Check FAL_KEY: keys are made at {KEYS_PAGE}.",
-    "forbidden": f"See at {KEYS_PAGE} what the key may be used for.",
-    "account_locked": f"Top up or unlock the account at {BILLING_PAGE}.",
-    "unreachable": "Check the network and HTTPS_PROXY, then repeat the command.",
-    "rate_limited": "Wait a little, then repeat the command.",
-    "already_completed": "Fetch the response with the command result.",
-    "not_finished": "Repeat the command later, or without --no-wait to wait.",
-    "download_failed": "The response is on stdout: fetch the URLs in it with another tool.",
-    "not_a_stream": "Use subscribe-* for models that do not stream.",
-    "content_policy_violation": "Reword the prompt, or use another picture.",
-    "over_budget": "Ask for less, or whoever pays for more; list-models --price compares models.",
-    "price_unknown": "Without --max-cost there is no limit: ask whoever pays.",
 }
 
 
@@ -3526,66 +5517,119 @@ def explain(exc: BaseException) -> Failure | None:
     """The Failure behind an exception; None for a bug of ours."""
     if isinstance(exc, Failure):
         return exc
-    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(exc).__mro__)
-    known = next((FAILURES[name] for name in names if name in FAILURES), None)
-    return known(exc) if known else None
+    for kind in type(exc).__mro__:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if name in EXCEPTIONS:
+            return EXCEPTIONS[name](exc)
+    return None
 
 
 def unexpected_answer(exc: Exception) -> Failure:
     """fal-client 1.0.3 reads answers without checking them: KeyError, ValueError and so on."""
-    message = f"fal gave an answer that cannot be read: {type(exc).__name__}: {words(exc)}"
+    kind = type(exc).__name__
+    message = f"fal gave an answer that cannot be read: {kind}: {reason_of(exc)}"
     return Failure("unexpected_answer", message)
 
 
 def advice(failure: Failure) -> str | None:
     """The next thing to do."""
-    lost = failure.exit in (Exit.NETWORK, *GIVEN_UP) or failure.status == 429
-    if lost and failure.model and failure.request_id and not failure.retryable:
-        place = ("--model", failure.model, "--request-id", failure.request_id)
-        return f"Look the job up: {command_line('result', *place)}"
-    if failure.type in HINTS:
-        return HINTS[failure.type]
-    if failure.doubt:
+    if failure.exit in GIVEN_UP and failure.job and failure.job.hint:
+        return failure.job.hint
+    if leaves_a_job_running(failure):
+        return f"Look the job up: {result_command(failure.model, failure.request_id)}"
+    if failure.type in ERRORS and ERRORS[failure.type].hint:
+        return ERRORS[failure.type].hint
+    if failure.in_doubt or (failure.job and failure.job.in_doubt):
         return f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
     if failure.exit == Exit.CREDENTIALS:
-        return HINTS["unauthorized"]
+        return KEY_HINT
+    return advice_on_the_model(failure)
+
+
+def leaves_a_job_running(failure: Failure) -> bool:
+    """Whether fal has a job whose end nobody waited for."""
+    if not failure.model or not failure.request_id:
+        return False
+    if failure.may_be_repeated():
+        return False
+    if failure.status == 429:
+        return True
+    return failure.exit in (Exit.NETWORK, *GIVEN_UP)
+
+
+def advice_on_the_model(failure: Failure) -> str | None:
+    """What to do when the endpoint, its path, or its arguments are wrong."""
+    model = failure.model
     if failure.message.startswith("Path "):
-        return f"{near_models(str(failure.model))} Few models stream or are realtime."
+        return f"{near_models(str(model))} Few models stream or are realtime."
     if failure.status == 404 and failure.request_id:
         return "Check --model and --request-id; fal keeps results for a limited time."
-    if failure.status == 404 and failure.model:
-        return near_models(failure.model)
+    if failure.status == 404 and model:
+        return near_models(model)
     if failure.type == "invalid_arguments" and failure.exit == Exit.USAGE:
-        return f"What the model takes: {command_line('list-models', '--schema', failure.model)}"
-    if failure.status == 422 and failure.model:
-        return f"The model's arguments are described at https://fal.ai/models/{failure.model}/api"
+        return f"What the model takes: {command_line('list-models', '--schema', model)}"
+    if failure.status == 422 and model:
+        return f"The model's arguments are described at https://fal.ai/models/{model}/api"
     return None
 
 
-def command_line(*words: Any) -> str:
+def result_command(model: Any, request_id: Any, *flags: str) -> str:
+    """The command that fetches a job's response."""
+    return command_line(
+        "result",
+        "--model",
+        model,
+        "--request-id",
+        request_id,
+        *flags,
+    )
+
+
+def command_line(*arguments: Any) -> str:
     """A command that can be pasted into the shell that this one was started from."""
-    return shlex.join([sys.executable, sys.argv[0], *map(str, words)])
+    return shlex.join([sys.executable, sys.argv[0], *map(str, arguments)])
 
 
-# Output: the only code that writes to stdout and stderr
+# ---------------------------------------------------------------------------------------------
+# Output: text made safe, the console, progress and its pace. Nothing else writes to stdout or
+# stderr.
+# ---------------------------------------------------------------------------------------------
+
+# A line that starts with it has a chat agent send a file.
+MARK = "MEDIA:"
+
+# What ends a line, or steers a terminal or a reader's eyes, where JSON would let it stand.
+UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def redact(text: str) -> str:
     """The text without the key, whole or its secret half, as it is or inside JSON."""
-    key, secret = (os.environ.get(name, "").strip() for name in ("FAL_KEY", "FAL_KEY_SECRET"))
-    for word in (key, secret, key.rpartition(":")[2]):
-        if len(word) >= 8:
-            for form in (word, json.dumps(word)[1:-1]):
-                text = text.replace(form, "[FAL_KEY]")
+    for word in secrets():
+        for form in (word, json.dumps(word)[1:-1]):
+            text = text.replace(form, "[FAL_KEY]")
     return text
+
+
+def secrets() -> list[str]:
+    """What no output may hold; what is shorter than eight characters is no secret."""
+    key = os.environ.get("FAL_KEY", "").strip()
+    secret_of_key = key.rpartition(":")[2]
+    secret = os.environ.get("FAL_KEY_SECRET", "").strip()
+    words = []
+    for word in (key, secret_of_key, secret):
+        if len(word) >= 8:
+            words.append(word)
+    return words
 
 
 def printable(text: str) -> str:
     """Text from a server on one line, unable to steer the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-MARK = "MEDIA:"  # a line that starts with it has a chat agent send a file
+    characters = []
+    for character in text:
+        if not character.isprintable():
+            character = " "
+        characters.append(character)
+    return "".join(characters)
 
 
 def unmarked(text: str) -> str:
@@ -3596,28 +5640,181 @@ def unmarked(text: str) -> str:
 
 
 def jsonable(value: Any, content_type: Any = None) -> Any:
-    """A value that JSON can hold and that does not tell the key: bytes, which fal sends for
-    images, become data URIs of the type told beside them; NaN and infinities become null.
+    """A value that JSON can hold and that does not tell the key.
+
+    Bytes, which fal sends for images, become data URIs of the type told beside them; NaN and
+    infinities become null.
     """
     if isinstance(value, Mapping):
-        told = value.get("content_type")
-        return {redact(str(name)): jsonable(item, told) for name, item in value.items()}
+        content_type = value.get("content_type")
+        return {redact(str(name)): jsonable(item, content_type) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [jsonable(item) for item in value]
     if isinstance(value, bytes):
-        told = content_type if isinstance(content_type, str) else media_type(value[:32])
-        return fal_client.encode(value, told or BINARY)
-    if isinstance(value, float) and value - value != 0:
+        if not isinstance(content_type, str):
+            content_type = media_type(value[:32]) or BINARY
+        return fal_client.encode(value, content_type)
+    if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if value is None or isinstance(value, (int, float)) else redact(str(value))
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return redact(str(value))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """JSON in UTF-8, but for what ends a line or steers a terminal, which is escaped."""
-    text = json.dumps(jsonable(value), ensure_ascii=False, allow_nan=False, indent=indent)
-    return re.sub(
-        "[\x7f-\x9f\u2028-\u202e\u2066-\u2069]", lambda found: f"\\u{ord(found[0]):04x}", text
+    text = json.dumps(
+        jsonable(value),
+        ensure_ascii=False,
+        allow_nan=False,
+        indent=indent,
     )
+    return UNSAFE_IN_JSON.sub(escape_in_json, text)
+
+
+def escape_in_json(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+class Console:
+    """stdout for data; stderr for progress, notes and the last word on a failure.
+
+    Silent about progress until start(), so that an importer's stderr stays its own.
+    """
+
+    def __init__(self) -> None:
+        self.quiet = True
+        self.forget()
+
+    def forget(self) -> None:
+        self.media = False  # print the files that were saved in place of the JSON
+        self.indent: int | None = 2
+        self.writing = False
+        self._notes: set[str] = set()
+        self._live = False  # whether the cursor stands in a line that changes
+        self._lines = 0  # of progress
+        self._last_line_at = 0.0
+
+    def start(self) -> None:
+        """Make stdout and stderr ready for a command."""
+        self.forget()
+        self.quiet = False
+        sys.setrecursionlimit(10_000)  # answers may be nested as deep as json reads them
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by whoever started Python
+                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            stream = getattr(sys, name)
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+    def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
+        """Print the one document of a command, as JSON or as text for people."""
+        if as_text:
+            self._print(unmarked(redact(as_text(document))))
+        else:
+            self.emit(document)
+
+    def emit(self, document: Any, whole: bool = False) -> None:
+        """Print JSON; or, with --media, the files that were saved if that tells all."""
+        paths: list[str] = []
+        if self.media:
+            paths = saved_paths(document)
+        for path in paths:
+            self._print(f"{MARK}{path}")
+        if whole or not paths or "error" in document:
+            self._print(unmarked(json_text(document, self.indent)))
+
+    def _print(self, text: str) -> None:
+        self._end_live_line()
+        try:
+            self._write(sys.stdout, f"{text}\n")
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            silence(sys.stdout)
+            raise Failure("output_failed", f"stdout cannot be written to: {exc}") from exc
+
+    def line(self, text: str) -> None:
+        """A line of progress or a note."""
+        if not self.quiet:
+            self._end_live_line()
+            self._tell(redact(printable(text)))
+
+    def note(self, text: str) -> None:
+        """Say, once, what is done differently from what was asked."""
+        if text not in self._notes:
+            self._notes.add(text)
+            self.line(f"note: {text}")
+
+    def state(self, text: str) -> None:
+        """What a job is at: one line that changes on a terminal, or else a line."""
+        if self.quiet or not self.is_terminal():
+            self.line(text)
+            return
+        self._tell(redact(f"\r{printable(text)}\x1b[K"), end="")
+        self._live = True
+
+    def fail(self, failure: Failure) -> None:
+        """The last line: JSON for a program, words for a person."""
+        self._end_live_line()
+        error = failure.as_dict()
+        if not sys.stderr.isatty():
+            self._tell(json_text({"error": error}))
+            return
+        self._tell(redact(f"{self._red('error:')} {printable(failure.message)}"))
+        if "hint" in error:
+            self._tell(redact(f"hint: {printable(error['hint'])}"))
+
+    def has_room(self) -> bool:
+        """Whether stderr takes another line of progress: without end if a person watches.
+
+        Elsewhere there are 30 lines at once, then one in 15 seconds, and 90 in all.
+        """
+        now = time.monotonic()
+        if not self.is_terminal():
+            if self._lines >= 90:
+                return False
+            if self._lines >= 30 and now - self._last_line_at < 15:
+                return False
+        self._lines += 1
+        self._last_line_at = now
+        return True
+
+    def is_terminal(self) -> bool:
+        return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def _red(self, text: str) -> str:
+        if not self.is_terminal() or os.environ.get("NO_COLOR"):
+            return text
+        return f"\x1b[31m{text}\x1b[0m"
+
+    def _end_live_line(self) -> None:
+        if self._live:
+            self._live = False
+            self._tell("\r\x1b[K", end="")
+
+    def _tell(self, text: str, end: str = "\n") -> None:
+        try:
+            self._write(sys.stderr, unmarked(text) + end)
+        except OSError:  # nobody reads it any longer
+            silence(sys.stderr)
+
+    def _write(self, stream: Any, text: str) -> None:
+        self.writing = True
+        try:
+            stream.write(text)
+            stream.flush()
+        finally:
+            self.writing = False
+
+
+def silence(stream: Any) -> None:
+    """Send what is left in the stream's buffer nowhere, or Python fails on it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+console = Console()
+note = console.note
 
 
 class Pace:
@@ -3629,34 +5826,36 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.followed = 0
-        self._least: float | None = None  # seconds that the quickest job took
-        self._news: asyncio.Event | None = None
+        self.followed = 0  # jobs that are looked at in turn
+        self._quickest: float | None = None  # seconds that the quickest job took
+        self._ended: asyncio.Event | None = None
 
     async def wait(self, age: float) -> None:
         """Until the next look at a job of that age in seconds."""
         turn = min(max(age * 0.05, 0.1), 5.0)
-        if self._least is not None:
-            return await asyncio.sleep(max(turn, min(self._least - age, 5.0)))
-        self._news = self._news or asyncio.Event()
-        news = asyncio.ensure_future(self._news.wait())
-        try:  # not wait_for, which may swallow a cancellation before Python 3.12
-            await asyncio.wait({news}, timeout=min(turn * self.followed, 5.0))
-        finally:
-            news.cancel()
+        if self._quickest is not None:
+            await asyncio.sleep(max(turn, min(self._quickest - age, 5.0)))
+            return
+        if self._ended is None:
+            self._ended = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(turn * self.followed, 5.0)):
+                await self._ended.wait()
 
     def ended(self, age: float) -> None:
         """A job has ended well at that age."""
-        self._least = min(age, self._least or age)
-        if self._news:
-            self._news.set()
+        if self._quickest is None or age < self._quickest:
+            self._quickest = age
+        if self._ended:
+            self._ended.set()
 
 
 class Progress:
     """Tells how one job is getting on, each log line once, and waits between the looks at it."""
 
     def __init__(self, label: str = "", pace: Pace | None = None) -> None:
-        self._label, self._pace = label, pace or Pace()
+        self._label = label
+        self._pace = pace or Pace()
         self._state = ""
         self._seen: set[tuple[str, str]] = set()
         self._started: float | None = None
@@ -3670,301 +5869,194 @@ class Progress:
             self._started = time.monotonic()
             self._pace.followed += 1
         age = time.monotonic() - self._started
-        self._update(status, age)
+        self._report(status, age)
         if not isinstance(status, fal_client.Completed):
-            return await self._pace.wait(age)
+            await self._pace.wait(age)
+            return
+        self._started = None  # a job that is submitted again is followed anew
         self._pace.followed -= 1
         if not status.error:
             self._pace.ended(age)
 
-    def _update(self, status: fal_client.Status, age: float) -> None:
+    def _report(self, status: fal_client.Status, age: float) -> None:
         fields = status_fields(status)
         for entry in fields["logs"]:
-            self._log(entry)
-        ended = isinstance(status, fal_client.Completed)
-        state = fields["status"].lower().replace("_", " ")
-        if fields.get("error"):
-            state = "failed"
-        if position := fields.get("queue_position"):
-            state += f", {position} ahead"
+            self._report_log(entry)
+        state = state_in_words(fields)
         if console.is_terminal():
             state += f", {age:.0f} s"
+        ended = fields["status"] == "COMPLETED"
         if state != self._state and (ended or console.has_room()):
             self._state = state
             console.state(self._label + state)
 
-    def _log(self, entry: Any) -> None:
+    def _report_log(self, entry: Any) -> None:
         """fal's list of logs is a window that slides: known lines are told by their content."""
-        entry = entry if isinstance(entry, dict) else {"message": entry}
-        key = str(entry.get("timestamp")), str(entry.get("message"))
-        if key not in self._seen:
-            self._seen.add(key)
-            if not console.has_room():
-                return note("further lines of the log are left out; the command status shows them")
-            for line in key[1].splitlines():
-                self.say(f"| {line}")
+        if not isinstance(entry, dict):
+            entry = {"message": entry}
+        message = str(entry.get("message"))
+        key = (str(entry.get("timestamp")), message)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        if not console.has_room():
+            note("further lines of the log are left out; the command status shows them")
+            return
+        for line in message.splitlines():
+            self.say(f"| {line}")
 
 
-class Console:
-    """stdout for data; stderr for progress, notes and the last word on a failure.
-
-    Silent about progress until start(), so that an importer's stderr stays its own.
-    """
-
-    def __init__(self) -> None:
-        self.quiet = True
-        self.job = Job()  # the one that a failure of the whole command is about
-        self.cancelled: list[str] = []
-        self.running: list[str] = []
-        self.doubtful = 0  # jobs of which nobody knows whether fal has them
-        self.stopped: int | None = None  # the signal that stops the command
-        self.notes: set[str] = set()
-        self.media = False
-        self.indent: int | None = 2
-        self.writing = False
-        self._live = False
-        self._lines, self._spoke, self._started = 0, 0.0, time.monotonic()
-
-    def start(self) -> None:
-        self.__init__()  # type: ignore[misc]
-        self.quiet = False
-        sys.setrecursionlimit(10_000)  # answers may be nested as deep as json reads them
-        for name in ("stdout", "stderr"):
-            if getattr(sys, name) is None:  # closed by whoever started Python
-                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-            stream = getattr(sys, name)
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-    def emit(self, document: Any, indent: int | None = None, whole: bool = False) -> None:
-        """JSON; or, with --media, the files that were saved, if any and if all is told by that."""
-        paths = saved_paths(document) if self.media else []
-        self._print("\n".join(f"{MARK}{path}" for path in paths))
-        if whole or not paths or "error" in document:
-            self._print(unmarked(json_text(document, indent)))
-
-    def emit_text(self, text: str) -> None:
-        self._print(unmarked(redact(text)))
-
-    def _print(self, text: str) -> None:
-        self._end_live()
-        try:
-            self._put(sys.stdout, text + "\n" if text else "")
-        except BrokenPipeError:
-            raise
-        except OSError as exc:
-            silence(sys.stdout)
-            raise Failure("output_failed", f"stdout cannot be written to: {exc}") from exc
-
-    def _put(self, stream: Any, text: str) -> None:
-        self.writing = True
-        try:
-            stream.write(text)
-            stream.flush()
-        except KeyboardInterrupt:  # nobody reads, and nobody waits for that any longer
-            silence(stream)
-            raise
-        finally:
-            self.writing = False
-
-    def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
-        if as_text:
-            self.emit_text(as_text(document))
-        else:
-            self.emit(document, self.indent)
-
-    def line(self, text: str) -> None:
-        """A line of progress or a note."""
-        if not self.quiet:
-            self._end_live()
-            self._write(redact(printable(text)))
-
-    def state(self, text: str) -> None:
-        """What a job is at: one line that changes on a terminal, or else a line."""
-        if self.quiet or not self.is_terminal():
-            return self.line(text)
-        self._write(redact(f"\r{printable(text)}\x1b[K"), end="")
-        self._live = True
-
-    def fail(self, failure: Failure) -> None:
-        """The last line: JSON for a program, words for a person."""
-        self._end_live()
-        shown = failure.as_dict()
-        if not sys.stderr.isatty():
-            return self._write(json_text({"error": shown}))
-        self._write(redact(f"{self.red('error:')} {printable(failure.message)}"))
-        if "hint" in shown:
-            self._write(redact(f"hint: {printable(shown['hint'])}"))
-
-    def job_report(self) -> str:
-        """What became of the jobs that were not followed to their end."""
-        told = ""
-        if self.cancelled:
-            told += f"; fal was asked to cancel {', '.join(self.cancelled)}"
-        if self.running:
-            told += f"; not cancelled: {', '.join(self.running)}"
-        if self.doubtful:
-            told += f"; {self.doubtful} more may be running: fal's answer did not come"
-        return told
-
-    def farewell(self) -> None:
-        """What is worth knowing when the reader of stdout has left."""
-        told = self.job_report()
-        if self.job.lost:
-            told += f"; not printed: {', '.join(self.job.lost)}"
-        if self.quiet and self.job.request_id and not told:
-            told = f"request id {self.job.request_id}"
-        self.quiet = False
-        if told:
-            self.line(told.removeprefix("; "))
-
-    def has_room(self) -> bool:
-        """Whether stderr takes another line: fewer as time goes by, if no person watches."""
-        now = time.monotonic()
-        pause = max(1.0, (self._spoke - self._started) / 10)
-        if self._lines >= FREE_LINES and now - self._spoke < pause and not self.is_terminal():
-            return False
-        self._lines, self._spoke = self._lines + 1, now
-        return True
-
-    def is_terminal(self) -> bool:
-        return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-    def red(self, text: str) -> str:
-        coloured = self.is_terminal() and not os.environ.get("NO_COLOR")
-        return f"\x1b[31m{text}\x1b[0m" if coloured else text
-
-    def _end_live(self) -> None:
-        if self._live:
-            self._live = False
-            self._write("\r\x1b[K", end="")
-
-    def _write(self, text: str, end: str = "\n") -> None:
-        try:
-            self._put(sys.stderr, unmarked(text) + end)
-        except OSError:  # nobody reads it any longer
-            silence(sys.stderr)
+def state_in_words(fields: Fields) -> str:
+    """Such as "in queue, 3 ahead"."""
+    if fields.get("error"):
+        return "failed"
+    state: str = fields["status"].lower().replace("_", " ")
+    if fields.get("queue_position"):
+        state += f", {fields['queue_position']} ahead"
+    return state
 
 
-def silence(stream: Any) -> None:
-    """Send what is left in the stream's buffer nowhere, or Python fails on it when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+RUN = Run()
 
 
-console = Console()
+# ---------------------------------------------------------------------------------------------
+# The command line: parsers, signals, and main.
+# ---------------------------------------------------------------------------------------------
 
 
-def note(text: str) -> None:
-    """Say on stderr what is done differently from what was asked."""
-    if text not in console.notes:
-        console.notes.add(text)
-        console.line(f"note: {text}")
-
-
-# The command line
-
-
-def new_parser(**options: Any) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
     """A parser whose complaints are Failures."""
 
-    class Parser(argparse.ArgumentParser):
-        def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-            sys.stdout.flush()  # --help into a closed pipe fails here and not at Python's end
-            super().exit(status, message)
+    def __init__(self, **settings: Any) -> None:
+        layout = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
+        super().__init__(
+            allow_abbrev=False,
+            formatter_class=layout,
+            **settings,
+        )
 
-        def error(self, message: str) -> NoReturn:
-            dashes = "expected one argument" in message or "expected at least one" in message
-            hint = "A value that starts with a dash is written --flag=VALUE." if dashes else None
-            raise usage(message, hint)
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        sys.stdout.flush()  # --help into a closed pipe fails here and not at Python's end
+        super().exit(status, message)
 
-    # argparse's own way to find the width imports shutil and four compression modules
-    width = os.get_terminal_size(1).columns - 2 if os.isatty(1) else 98
-    layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28, width=width)
-    return Parser(allow_abbrev=False, formatter_class=layout, **options)
+    def error(self, message: str) -> NoReturn:
+        hint = None
+        if "expected one argument" in message or "expected at least one" in message:
+            hint = "A value that starts with a dash is written --flag=VALUE."
+        raise usage_error(message, hint)
+
+    def read(self, argv: Sequence[str]) -> Fields:
+        """The values of the flags by `dest`."""
+        try:
+            self._refuse_unknown_flags(argv)
+            return vars(self.parse_args(argv))
+        except Failure as failure:
+            if not failure.hint:
+                failure.hint = f"See {self.prog} --help."
+            raise
+
+    def _refuse_unknown_flags(self, argv: Sequence[str]) -> None:
+        """Name a misspelt flag before argparse says that the right one is missing."""
+        flags = self._option_string_actions
+        for word in argv:
+            name = word.partition("=")[0]
+            if re.fullmatch(r"--[A-Za-z][\w-]*", name) and name not in flags:
+                raise usage_error(f"unrecognized arguments: {word}", did_you_mean(name, flags))
 
 
-def read_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Fields:
-    """The values of the flags by `dest`."""
-    try:
-        args, unknown = parser.parse_known_args(argv)
-        if unknown:
-            near = did_you_mean(unknown[0], parser._option_string_actions)
-            raise usage(f"unrecognized arguments: {' '.join(unknown)}", near)
-        return vars(args)
-    except Failure as failure:
-        failure.hint = failure.hint or f"See {parser.prog} --help."
-        raise
-
-
-def overview_parser() -> argparse.ArgumentParser:
+def overview_parser() -> Parser:
     """What stands before a command: --help, which lists the commands, and --version."""
-    summaries = (f"  {row.name:<15}{row.help.partition(chr(10))[0]}" for row in COMMANDS.values())
-    parser = new_parser(
+    summaries = []
+    for entry in COMMANDS.values():
+        summary = entry.help.splitlines()[0]
+        summaries.append(f"  {entry.name:<15}{summary}")
+    parser = Parser(
         prog=PROGRAM,
         usage="%(prog)s [-h] [--version] COMMAND ...",
-        description=__doc__,
+        description=str(__doc__).partition("\nThe map of this file")[0].rstrip(),
         epilog="\n".join(("commands, each with a --help of its own:", *summaries)),
     )
-    name = partial(read_value, "COMMAND", command_name)
-    parser.add_argument("command", metavar="COMMAND", type=name, help=argparse.SUPPRESS)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "command",
+        metavar="COMMAND",
+        type=functools.partial(read_value, "COMMAND", command_name),
+        help=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"%(prog)s {__version__}",
+    )
     return parser
 
 
 def command_name(text: str) -> str:
     if text not in COMMANDS:
-        raise usage(f"no such command: {text}", did_you_mean(text, COMMANDS))
+        raise usage_error(f"no such command: {text}", did_you_mean(text, COMMANDS))
     return text
 
 
-def command_parser(command: Command) -> argparse.ArgumentParser:
+def command_parser(entry: Command) -> Parser:
     """The flags of one command, in their groups; rows that share a `dest` exclude each other."""
-    name = f"{PROGRAM} {command.name}"
-    example = f"example:\n  python {name} {command.example}".rstrip()
-    parser = new_parser(prog=name, description=command.help.replace("%", "%%"), epilog=example)
-    groups: Fields = {}
-    for rows in alternatives((*command.flags, *([JSON] if command.text else []), QUIET)):
+    prog = f"{PROGRAM} {entry.name}"
+    parser = Parser(
+        prog=prog,
+        description=entry.help.replace("%", "%%"),
+        epilog=f"example:\n  python {prog} {entry.example}".rstrip(),
+    )
+    flags = [*entry.flags]
+    if entry.text:
+        flags.append(JSON)
+    flags.append(QUIET)
+    groups: dict[str, Any] = {}
+    for rows in alternatives(flags):
         title = rows[0].group
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        place, options = groups[title], {}
-        if len(rows) > 1:
-            needed = any(row.options.get("required") for row in rows)
-            place = place.add_mutually_exclusive_group(required=needed)
-            options = {"required": False}
-        for row in rows:
-            place.add_argument(row.name, help=row.help, dest=row.dest, **row.options | options)
+        add_flags(groups[title], rows)
     return parser
 
 
-def alternatives(flags: Iterable[Flag]) -> list[tuple[Flag, ...]]:
+def add_flags(group: Any, rows: Sequence[Flag]) -> None:
+    """One flag, or several of which one may be given."""
+    if len(rows) == 1:
+        (row,) = rows
+        group.add_argument(row.name, **row.keywords())
+        return
+    required = any(row.required for row in rows)
+    exclusive = group.add_mutually_exclusive_group(required=required)
+    for row in rows:
+        exclusive.add_argument(row.name, **{**row.keywords(), "required": False})
+
+
+def alternatives(flags: Iterable[Flag]) -> list[list[Flag]]:
     """The flags, those with one `dest` together."""
-    rows: dict[str, tuple[Flag, ...]] = {}
-    for flag in flags:
-        rows[flag.dest] = (*rows.get(flag.dest, ()), flag)
-    return list(rows.values())
+    by_dest: dict[str, list[Flag]] = {}
+    for row in flags:
+        by_dest.setdefault(row.dest, []).append(row)
+    return list(by_dest.values())
 
 
 def parse(argv: Sequence[str]) -> tuple[Command, Fields]:
-    """The command and the values of its flags. No other command's parser is built, and none at
-    all where there is nothing to parse: argparse takes a third of what starting Python takes.
-    """
-    if argv and argv[0] in COMMANDS:
-        command, words = COMMANDS[argv[0]], argv[1:]
-        needed = any(flag.options.get("required") for flag in command.flags)
-        return command, read_flags(command_parser(command), words) if words or needed else {}
-    read_flags(overview_parser(), argv[:1])  # --help, --version, or what is wrong
-    raise AssertionError(argv)
+    """The command and the values of its flags."""
+    if not argv or argv[0] not in COMMANDS:
+        overview_parser().read(argv[:1])  # --help, --version, or what is wrong
+        raise AssertionError(argv)
+    entry = COMMANDS[argv[0]]
+    return entry, command_parser(entry).read(argv[1:])
 
 
-def perform(command: Command, flags: Fields) -> None:
-    console.quiet = flags.pop("quiet", False)
-    console.job = Job(flags.get("model"), flags.get("request_id"))
-    console.media = flags.get("media", False)
-    as_text = None if flags.pop("json", False) else command.text
-    if flags and not sys.warnoptions:  # fal-client and Pillow warn programmers, not users
+def perform(entry: Command, values: Fields) -> None:
+    """Run a command and print what it gives."""
+    console.quiet = values.pop("quiet")
+    console.media = bool(values.get("media"))
+    RUN.job = Job(values.get("model"), values.get("request_id"))
+    as_text = entry.text
+    if values.pop("json", False):
+        as_text = None
+    if not sys.warnoptions:  # fal-client and Pillow warn programmers, not users
         warnings.simplefilter("ignore")
-    outcome = command.operation(**present(**flags))
+    outcome = entry.operation(**present(**values))
     if hasattr(outcome, "__await__") or hasattr(outcome, "__aiter__"):
         asyncio.run(deliver(outcome, as_text))
     else:
@@ -3972,29 +6064,54 @@ def perform(command: Command, flags: Fields) -> None:
 
 
 async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:
-    # websockets leaves errors in callbacks when a proxy hangs up; asyncio would print them.
+    """Print a document that is awaited, or lines as they come, until a signal stops it."""
     loop = asyncio.get_running_loop()
+    # websockets leaves errors in callbacks when a proxy hangs up; asyncio would print them.
     loop.set_exception_handler(lambda *_: None)
     # asyncio.run would wait for a thread that hangs in getaddrinfo, long after the time limit.
-    loop.shutdown_default_executor = no_wait  # type: ignore[method-assign]
+    loop.shutdown_default_executor = leave_threads  # type: ignore[method-assign]
     with stopping_on_signals():
         if hasattr(outcome, "__await__"):
-            return console.show(await outcome, as_text)
+            console.show(await outcome, as_text)
+            return
         console.indent = None
         async with contextlib.aclosing(outcome) as lines:
             async for line in lines:
                 console.emit(line)
 
 
-def is_stuck() -> bool:
-    """Whether stdout or stderr waits for a reader that does not read."""
-    streams = (sys.stdout, sys.stderr)
-    with contextlib.suppress(OSError, ValueError):  # no file, or Windows
-        return len(select.select([], streams, [], 0)[1]) < len(streams)
-    return False
+async def leave_threads(*_: Any) -> None:
+    """Leave threads to themselves."""
 
 
-def leave_at_once() -> None:
+@contextlib.contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Cancel the running task at the first Ctrl-C, SIGTERM or SIGHUP; leave at the second."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task
+
+    def stop(number: int, frame: Any) -> None:
+        if RUN.stopped_by:
+            leave_at_once()
+        RUN.stopped_by = number
+        loop.call_soon_threadsafe(task.cancel)
+
+    handlers = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is None or signal.getsignal(number) == signal.SIG_IGN:  # as nohup has it
+            continue
+        with contextlib.suppress(ValueError):  # not in the main thread
+            handlers[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def leave_at_once() -> NoReturn:
     """End the process, with a last word unless a write is what hangs."""
     failure = stop_failure(KeyboardInterrupt())
     try:
@@ -4004,45 +6121,18 @@ def leave_at_once() -> None:
         os._exit(failure.exit)
 
 
-async def no_wait(*_: Any) -> None:
-    """Leave threads to themselves."""
-
-
-@contextlib.contextmanager
-def stopping_on_signals() -> Iterator[None]:
-    """Cancel the running task at the first Ctrl-C, SIGTERM or SIGHUP; leave at the second."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-    def stop(number: int, frame: Any) -> None:
-        if console.stopped:
-            leave_at_once()
-        console.stopped = number
-        loop.call_soon_threadsafe(task.cancel)  # type: ignore[union-attr]
-        if console.writing and is_stuck():  # only an exception ends a write
-            raise KeyboardInterrupt
-
-    handlers = {}
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            with contextlib.suppress(ValueError):  # not in the main thread
-                handlers[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit status."""
+    if argv is None:
+        argv = sys.argv[1:]
+    RUN.begin()
     console.start()
     try:
-        perform(*parse(sys.argv[1:] if argv is None else argv))
+        perform(*parse(argv))
         return Exit.DONE
     except BrokenPipeError:
         silence(sys.stdout)
-        console.farewell()
+        say_what_nobody_read()
         return Exit.BROKEN_PIPE
     except SystemExit:  # --help, --version
         raise
@@ -4054,27 +6144,65 @@ def conclude(exc: BaseException) -> int:
     """Print what was paid for all the same, then why it failed; returns the exit status."""
     failure = explain(exc)
     if failure is None:
-        console.quiet = False
-        for line in "".join(traceback.format_exception(exc)).splitlines():
-            console.line(line)
-        failure = Failure("internal_error", f"a bug in {PROGRAM}: {words(exc)}")
-    failure.about(console.job)
-    if console.running:
-        failure.request_id = console.running[0]
-    failure.message += console.job_report()
-    failure.doubt = failure.doubt or console.doubtful > 0
-    try:
-        for document in failure.unprinted:
-            console.emit(document, console.indent, whole=True)
-    except BrokenPipeError:
-        silence(sys.stdout)
-    except (Failure, RecursionError):
-        pass  # it says that stdout cannot be written to, and this failure came first
+        failure = bug_failure(exc)
+    add_what_became_of_jobs(failure)
+    print_what_is_paid_for()
     console.fail(failure)
     return failure.exit
 
 
-if __name__ == "__main__":
-    exit_status = main()
+def add_what_became_of_jobs(failure: Failure) -> None:
+    """Name the job that a failure is about, and those that were given up with it."""
+    failure.happened_to(RUN.job)
+    if failure.exit in GIVEN_UP and not failure.hint:
+        failure.hint = RUN.job.hint  # now, for a job that still runs may take its place below
+    if RUN.running:
+        failure.job = RUN.running[0]
+    failure.message += RUN.report()
+    failure.in_doubt = failure.in_doubt or RUN.jobs_in_doubt > 0
+
+
+def print_what_is_paid_for() -> None:
+    try:
+        for document in RUN.job.unprinted:
+            console.emit(document, whole=True)
+    except BrokenPipeError:
+        silence(sys.stdout)
+    except (Failure, RecursionError):
+        pass  # stdout cannot be written to; the failure that is being told came first
+
+
+def bug_failure(exc: BaseException) -> Failure:
+    """A mistake of ours, with its traceback."""
+    console.quiet = False
+    for line in "".join(traceback.format_exception(exc)).splitlines():
+        console.line(line)
+    return Failure("internal_error", f"a bug in {PROGRAM}: {reason_of(exc)}")
+
+
+def say_what_nobody_read() -> None:
+    """What is worth knowing when the reader of stdout has left."""
+    text = RUN.report()
+    if RUN.unprinted_ids:
+        text += f"; not printed: {', '.join(RUN.unprinted_ids)}"
+    if console.quiet and RUN.job.request_id and not text:
+        text = f"request id {RUN.job.request_id}"
+    console.quiet = False
+    if text:
+        console.line(text.removeprefix("; "))
+
+
+def run_as_command() -> NoReturn:
+    """Run the command line of this process, and end it with the exit status.
+
+    Python would first join all threads, and one may hang in getaddrinfo long after the time
+    limit.
+    """
+    status = main()
     sys.stdout.flush()
-    os._exit(exit_status)  # taking Python down in good order is a tenth of what list-t2i takes
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    run_as_command()

@@ -1189,3 +1189,29 @@ def test_a_signal_cancels_the_job(number: int, fal: Sandbox, start: Starter, clo
     assert (done.status, done.stdout, job.cancelled) == (143, "", True)
     assert (error["type"], error["request_id"]) == ("terminated", job.request_id)
     assert error["message"] == f"terminated; fal was asked to cancel {job.request_id}"
+
+
+@pytest.mark.parametrize("word", [[], {}, 7, None], ids=str)
+def test_an_odd_word_in_an_error_is_no_bug_of_ours(fal: Sandbox, cli: Cli, word: Any) -> None:
+    fal.on("GET", QUEUE, "*/status", Reply(404, json={"status": word}))
+    done = cli("status", "--model", FLUX, "--request-id", "some-request")
+    assert (done.status, done.error["type"], done.error["status"]) == (1, "not_found", 404)
+
+
+def test_the_key_does_not_leave_in_clear_text(fal: Sandbox, cli: Cli) -> None:
+    place = f"http://{QUEUE}/fal-ai/flux/requests/some-request"
+    urls = {"status_url": f"{place}/status", "response_url": place, "cancel_url": f"{place}/cancel"}
+    fal.on("POST", QUEUE, "*", Reply(200, json={"request_id": "some-request", **urls}))
+    done = cli("subscribe-t2i", "--model", FLUX, "--prompt", "A cat")
+    assert (done.status, done.error["type"]) == (1, "unexpected_answer")
+    assert f"http://{QUEUE}, which is not fal's" in done.error["message"]
+    assert [request.method for request in fal.requests if request.host == QUEUE] == ["POST"]
+
+
+@pytest.mark.parametrize("url", ["", "no URL", "ftp://example.com/x", None, 7], ids=str)
+def test_an_upload_without_a_url_is_not_the_users_fault(
+    fal: Sandbox, cli: Cli, photo: Path, url: Any
+) -> None:
+    fal.on("POST", CDN, "*", Reply(200, json={"access_url": url}))
+    done = cli("upload-file", "--file", str(photo))
+    assert (done.status, done.stdout, done.error["type"]) == (1, "", "unexpected_answer")

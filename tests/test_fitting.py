@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from conftest import Cli
+from conftest import FOR_EVER, ROOT, Cli, Late, importing, is_look_up
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sandbox import Reply, Sandbox
+from sandbox import Reply, Sandbox, Stall, nginx
 
 import skill_fal
-from skill_fal import fit
+from skill_fal import fit_arguments
 
 FLUX = "fal-ai/flux/dev"
 KLING = "fal-ai/kling-video/v2/master/image-to-video"
@@ -321,25 +324,166 @@ def test_a_copy_is_good_for_a_day(fal: Sandbox, cli: Cli, tmp_path: Path) -> Non
     assert look_ups(fal) == 3
 
 
-NOT_HAD = "note: fal did not tell the model's arguments: they were not checked\n"
+NOT_TOLD = "note: fal did not tell the model's arguments: they were not checked\n"
+
+
+def not_checked(why: str) -> str:
+    return f"note: the model's arguments were not checked: {why}"
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        Reply(500, json={"error": {"type": "server_error", "message": "Oh no"}}),
         Reply(200, json={"models": [], "next_cursor": None, "has_more": False}),
+        Reply(404, json={"error": {"type": "not_found", "message": "No such endpoint"}}),
         Reply(200, json={"models": [{"endpoint_id": FLUX, "openapi": {"paths": {}}}]}),
         Reply(200, json={"models": [{"endpoint_id": FLUX, "openapi": {"error": {}}}]}),
-        Reply(200, json=[1]),
-        Reply(200, text="<html>"),
+        Reply(200, json={"models": [7, {"endpoint_id": [FLUX]}]}),
     ],
-    ids=["500", "no such model", "no such path", "no document", "a list", "HTML"],
+    ids=["no such model", "404", "no such path", "no document", "odd models"],
 )
 def test_generation_works_without_a_document(fal: Sandbox, cli: Cli, answer: Reply) -> None:
     fal.on("GET", "api.fal.ai", "/v1/models", fal.always(answer))
-    assert submit(cli) == NOT_HAD
+    assert submit(cli) == NOT_TOLD
+    assert (len(fal.jobs), look_ups(fal)) == (1, 1)
+    done = cli("list-models", "--schema", FLUX)
+    assert (done.status, done.stdout, done.error["type"]) == (1, "", "not_found")
+    assert done.error["retryable"] is False
+    strict = cli("submit-t2i", "--model", FLUX, "--prompt", "A cat", "--strict")
+    assert (strict.status, strict.error["type"], len(fal.jobs)) == (1, "not_found", 1)
+
+
+SERVER_ERROR = Reply(500, json={"error": {"type": "server_error", "message": "Oh no"}})
+RATE_LIMITED = Reply(429, json={"error": {"type": "rate_limited", "message": "Too many"}})
+REFUSALS = {
+    "429": (RATE_LIMITED, "rate_limited", 1, True, "Too many\n"),
+    "500": (SERVER_ERROR, "server_error", 1, True, "Oh no\n"),
+    "503": (nginx(503), "gateway_error", 4, True, "fal's gateway answered HTTP 503\n"),
+    "a list": (Reply(200, json=[1]), "unexpected_answer", 1, False, "fal gave an answer"),
+    "models that are no list": (
+        Reply(200, json={"models": {"endpoint_id": FLUX}}),
+        "unexpected_answer",
+        1,
+        False,
+        "fal gave an answer",
+    ),
+    "HTML": (Reply(200, text="<html>"), "unexpected_answer", 1, False, "fal gave an answer"),
+    "deep JSON": (
+        Reply(200, text="[" * 200_000),
+        "unexpected_answer",
+        1,
+        False,
+        "the JSON is nested too deeply\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refused_look_up_says_why(fal: Sandbox, cli: Cli, name: str) -> None:
+    answer, error_type, status, retryable, message = REFUSALS[name]
+    fal.on("GET", "api.fal.ai", "/v1/models", fal.always(answer))
+    assert submit(cli).startswith(not_checked(message))
     assert len(fal.jobs) == 1
+    done = cli("list-models", "--schema", FLUX)
+    assert (done.status, done.stdout) == (status, "")
+    assert (done.error["type"], done.error["retryable"]) == (error_type, retryable)
+    assert "Did you mean" not in done.stderr
+
+
+def test_a_look_up_without_a_network(fal: Sandbox, cli: Cli) -> None:
+    fal.cut_off("api.fal.ai")
+    done = cli("list-models", "--schema", FLUX)
+    assert (done.status, done.stdout, done.error["type"]) == (4, "", "unreachable")
+    assert done.error["retryable"] is True
+    assert "Did you mean" not in done.stderr
+    assert submit(cli).startswith(not_checked("fal could not be reached: "))
+    argv = ("submit-t2i", "--model", FLUX, "--prompt", "A cat", "--dry-run")
+    notes = cli(*argv).json["notes"]
+    assert notes[0].startswith("the model's arguments were not checked: fal could not be reached: ")
+
+
+@pytest.mark.parametrize("command", ["submit-i2v", "batch-i2v"])
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["sent", "dry run"])
+def test_strict_insists_on_the_look_up(
+    fal: Sandbox, cli: Cli, photo: Path, command: str, dry_run: tuple[str, ...]
+) -> None:
+    fal.cut_off("api.fal.ai")
+    flag = "--image-urls" if command.startswith("batch") else "--image-url"
+    done = cli(command, "--model", KLING, flag, "photo.jpg", "--strict", *dry_run)
+    assert (done.status, done.stdout, done.error["type"]) == (4, "", "unreachable")
+    assert done.error["retryable"] is True
+    assert (fal.uploads, fal.jobs) == ([], {})
+
+
+def test_a_look_up_is_tried_once_more_with_the_key(fal: Sandbox, cli: Cli) -> None:
+    fal.on("GET", "api.fal.ai", "/v1/models", RATE_LIMITED)
+    assert submit(cli) == ""
+    keys = ["authorization" in request.headers for request in fal.requests if is_look_up(request)]
+    assert keys == [False, True]
+
+
+@pytest.mark.parametrize("key", ["", "two words", "unknown:key"])
+def test_a_look_up_fails_as_it_did_at_first(fal: Sandbox, cli: Cli, key: str) -> None:
+    """A key that is of no use is not what was missing."""
+    fal.on("GET", "api.fal.ai", "/v1/models", RATE_LIMITED, RATE_LIMITED)
+    done = cli("list-models", "--schema", FLUX, env={"FAL_KEY": key})
+    assert (done.status, done.error["type"]) == (1, "rate_limited")
+    assert look_ups(fal) == 2
+
+
+def test_a_look_up_has_ten_seconds(fal: Sandbox, late: Late) -> None:
+    fal.on("GET", "api.fal.ai", "/v1/models", fal.always(Stall(FOR_EVER)))
+    done = late("list-models", "--schema", FLUX, once=is_look_up)
+    assert (done.status, done.error["type"], done.error["retryable"]) == (5, "timeout", True)
+    assert done.error["message"] == "fal did not answer within 10 s"
+    assert look_ups(fal) <= 1
+
+
+def test_a_look_up_without_httpx(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    missing = "raise ModuleNotFoundError('No module named httpx', name='httpx')"
+    (tmp_path / "broken/httpx.py").write_text(missing)
+    done = cli("list-models", "--schema", FLUX, env=importing(tmp_path / "broken"))
+    assert (done.status, done.error["message"]) == (
+        2,
+        "httpx is not installed: pip install httpx",
+    )
+
+
+BROKEN_FITTING = """
+import skill_fal
+def broken(*ignored):
+    raise KeyError("a mistake")
+skill_fal.fit_size = broken
+raise SystemExit(skill_fal.main())
+"""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("submit-t2i", "--prompt", "A cat"),
+        ("submit-t2i", "--prompt", "A cat", "--dry-run"),
+        ("batch-t2i", "--prompts", "A cat", "A dog"),
+    ],
+    ids=["submit", "dry run", "batch"],
+)
+def test_a_bug_in_fitting_is_shown_and_spends_nothing(
+    fal: Sandbox, environment: dict[str, str], tmp_path: Path, argv: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_FITTING, *argv, "--model", FLUX],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, fal.jobs) == (1, "", {})
+    assert "Traceback" in done.stderr
+    assert "KeyError: 'a mistake'" in done.stderr
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert error["type"] == "internal_error"
 
 
 @pytest.mark.parametrize(
@@ -359,20 +503,91 @@ def test_schemas_may_say_it_in_many_ways(fal: Sandbox, cli: Cli, field: dict[str
     assert [job.arguments for job in fal.jobs.values()] == [{"prompt": "A cat"}]
 
 
-@pytest.mark.parametrize(
-    "field",
-    [7, {"type": 7}, {"enum": 7}, {"type": "string", "minLength": "7"}, {"anyOf": [7]}, None],
-    ids=str,
-)
-def test_a_document_that_makes_no_sense(fal: Sandbox, cli: Cli, field: Any) -> None:
-    fal.on("GET", "api.fal.ai", "/v1/models", document({"prompt": field}))
-    assert submit(cli) in ("", NOT_HAD)
+ODD_FIELDS = {
+    "a number": 7,
+    "null": None,
+    "type 7": {"type": 7},
+    "enum 7": {"enum": 7},
+    "no enum": {"type": "string", "enum": []},
+    "unhashable enum": {"enum": [{}, [1], "A cat"]},
+    "minLength is text": {"type": "string", "minLength": "7"},
+    "minimum is text": {"minimum": "7", "maximum": True},
+    "anyOf of numbers": {"anyOf": [7]},
+    "anyOf 7": {"anyOf": 7},
+    "items is a list": {"items": [7]},
+    "properties is a list": {"type": "string", "properties": [7]},
+    "required is true": {"type": "string", "required": True},
+    "required is numbers": {"required": [7]},
+    "default": {"type": "string", "default": {"a": [None]}},
+    "description": {"type": "string", "description": {"a": "b"}},
+    "reference 7": {"$ref": 7},
+    "reference to nothing": {"$ref": "#/nothing/~1"},
+    "reference to text": {"$ref": "#/components/schemas/Text/type"},
+}
+
+
+@pytest.mark.parametrize("field", ODD_FIELDS.values(), ids=ODD_FIELDS)
+def test_odd_keywords_are_dropped_one_by_one(fal: Sandbox, cli: Cli, field: Any) -> None:
+    seed = {"type": "integer", "minimum": 5}
+    fal.on("GET", "api.fal.ai", "/v1/models", document({"prompt": field, "seed": seed}))
+    assert submit(cli) == ""
+    assert [job.arguments for job in fal.jobs.values()] == [{"prompt": "A cat"}]
+    listed = cli("list-models", "--schema", FLUX)
+    assert (listed.status, listed.stderr) == (0, "")
+    assert [line.split("\t")[:3:2] for line in listed.stdout.splitlines()] == [
+        ["prompt", "required"],
+        ["seed", "optional"],
+    ]
+    schema = cli("list-models", "--schema", FLUX, "--json").json
+    jsonschema.Draft202012Validator.check_schema(schema)
+    done = cli("submit-t2i", "--model", FLUX, "--prompt", "A cat", "--seed", "1")
+    assert (done.status, [detail["field"] for detail in done.error["details"]]) == (2, ["seed"])
+
+
+@pytest.mark.parametrize("fields", [[], [{"prompt": {}}], 7, "prompt", None], ids=repr)
+def test_fields_that_are_no_object_are_none_at_all(fal: Sandbox, cli: Cli, fields: Any) -> None:
+    fal.on("GET", "api.fal.ai", "/v1/models", fal.always(document(fields)))
+    assert submit(cli) == NOT_TOLD
+    done = cli("list-models", "--schema", FLUX)
+    assert (done.status, done.error["type"]) == (1, "not_found")
+
+
+def test_a_required_field_may_be_described_nowhere(fal: Sandbox, cli: Cli) -> None:
+    fal.on("GET", "api.fal.ai", "/v1/models", document({}))
+    assert submit(cli) == ""
     assert [job.arguments for job in fal.jobs.values()] == [{"prompt": "A cat"}]
 
 
-def document(fields: dict[str, Any]) -> Reply:
+@pytest.mark.parametrize("keyword", ["properties", "anyOf", "allOf"])
+def test_a_small_document_does_not_unfold(fal: Sandbox, cli: Cli, keyword: str) -> None:
+    """Each of twenty components refers twice to the next."""
+    components: dict[str, Any] = {"C20": {"type": "string"}}
+    for number in range(20):
+        twice = [{"$ref": f"#/components/schemas/C{number + 1}"}] * 2
+        content = dict(zip("ab", twice, strict=True)) if keyword == "properties" else twice
+        components[f"C{number}"] = {keyword: content}
+    field = {"$ref": "#/components/schemas/C0"}
+    answer = document({"prompt": {"type": "string"}, "more": field}, components)
+    fal.on("GET", "api.fal.ai", "/v1/models", answer)
+    assert submit(cli) == ""
+    listed = cli("list-models", "--schema", FLUX, "--json")
+    assert len(listed.stdout) < 5_000_000
+    assert listed.json["properties"]["prompt"] == {"type": "string"}
+
+
+def test_a_long_chain_of_references(fal: Sandbox, cli: Cli) -> None:
+    components: dict[str, Any] = {
+        f"C{number}": {"$ref": f"#/components/schemas/C{number + 1}"} for number in range(3000)
+    }
+    field = {"$ref": "#/components/schemas/C0"}
+    fal.on("GET", "api.fal.ai", "/v1/models", document({"prompt": field}, components))
+    assert submit(cli) == ""
+
+
+def document(fields: Any, others: Mapping[str, Any] | None = None) -> Reply:
     """What fal's model search tells of a model with these fields."""
     components = {
+        **(others or {}),
         "Text": {"type": "string"},
         "Loop": {"anyOf": [{"$ref": "#/components/schemas/Loop"}, {"type": "string"}]},
         "Input": {"type": "object", "properties": fields, "required": ["prompt"]},
@@ -383,17 +598,15 @@ def document(fields: dict[str, Any]) -> Reply:
     return Reply(200, json={"models": [{"endpoint_id": FLUX, "openapi": openapi}]})
 
 
-def test_generation_works_without_the_host(fal: Sandbox, cli: Cli) -> None:
-    fal.cut_off("api.fal.ai")
-    assert submit(cli) == NOT_HAD
-
-
 def test_an_old_copy_is_better_than_none(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
     submit(cli)
     os.utime(kept(tmp_path), (0, 0))
     fal.cut_off("api.fal.ai")
     assert submit(cli) == ""
     assert t2i(cli, FLUX)["schema"] == "stale"
+    assert cli("list-models", "--schema", FLUX).status == 0
+    argv = ("submit-t2i", "--model", FLUX, "--prompt", "A cat", "--strict")
+    assert cli(*argv).status == 0
 
 
 @pytest.mark.parametrize(
@@ -460,19 +673,21 @@ def test_a_pipe_in_the_place_of_the_copy_is_not_waited_for(cli: Cli, tmp_path: P
 def test_sizes(
     fields: dict[str, Any], size: tuple[int, int], sent: dict[str, Any], noted: bool
 ) -> None:
-    it = fit({"width": size[0], "height": size[1]}, {"properties": fields})
-    assert (it.arguments, bool(it.notes), it.problems) == (sent, noted, [])
+    fitted = fit_arguments({"width": size[0], "height": size[1]}, {"properties": fields})
+    assert (fitted.arguments, bool(fitted.notes), fitted.problems) == (sent, noted, [])
 
 
 def test_a_flag_that_extra_json_overrules_is_noted() -> None:
-    it = fit({"seed": 1, "extra_json": {"seed": 2}}, {"properties": {"seed": {"type": "integer"}}})
-    assert (it.arguments, it.notes) == ({"seed": 2}, ["seed is sent as --extra-json has it"])
+    schema = {"properties": {"seed": {"type": "integer"}}}
+    fitted = fit_arguments({"seed": 1, "extra_json": {"seed": 2}}, schema)
+    assert fitted.arguments == {"seed": 2}
+    assert fitted.notes == ["seed is sent as --extra-json has it"]
 
 
 def test_a_number_beyond_all_measure() -> None:
     schema = {"properties": {"cfg_scale": {"type": "number", "maximum": 1}}}
-    it = fit({"extra_json": {"cfg_scale": 10**400}}, schema)
-    assert [one["field"] for one in it.problems] == ["cfg_scale"]
+    fitted = fit_arguments({"extra_json": {"cfg_scale": 10**400}}, schema)
+    assert [one["field"] for one in fitted.problems] == ["cfg_scale"]
 
 
 # The pure step, over generated schemas and requests
@@ -551,24 +766,26 @@ def test_what_passes_validates_and_nothing_is_invented(
     schema: dict[str, Any], asked: dict[str, Any]
 ) -> None:
     before = json.dumps([schema, asked])
-    it = fit(asked, schema)
-    if not it.problems:
-        errors = list(jsonschema.Draft202012Validator(schema).iter_errors(it.arguments))
+    fitted = fit_arguments(asked, schema)
+    if not fitted.problems:
+        errors = list(jsonschema.Draft202012Validator(schema).iter_errors(fitted.arguments))
         # pydantic takes the text of a number for a number, JSON Schema does not
         assert not [error for error in errors if not isinstance(error.instance, str)]
     extra = asked.get("extra_json", {})
-    assert set(it.arguments) <= set(schema["properties"]) | set(extra)
-    assert extra.items() <= it.arguments.items()
+    assert set(fitted.arguments) <= set(schema["properties"]) | set(extra)
+    assert extra.items() <= fitted.arguments.items()
     assert json.dumps([schema, asked]) == before
-    again = fit(asked, schema)
-    assert (again.arguments, again.notes, again.problems) == (it.arguments, it.notes, it.problems)
+    assert outcome(fit_arguments(asked, schema)) == outcome(fitted)
+
+
+def outcome(fitted: skill_fal.Fit) -> tuple[Any, ...]:
+    return fitted.arguments, fitted.notes, fitted.problems
 
 
 # What --extra-json may overrule a flag with.
 TARGETS = {
-    **skill_fal.NAMES,
+    **skill_fal.FLAG_NAMES,
     "image_url": (*skill_fal.FIRST_IMAGE, *skill_fal.LAST_IMAGE, *skill_fal.IMAGE_LISTS),
-    "duration": skill_fal.LENGTHS,
     "size": (*skill_fal.SIZES, "aspect_ratio", "resolution", "width", "height"),
 }
 
@@ -577,11 +794,11 @@ TARGETS = {
 @given(SCHEMAS, REQUESTS)
 def test_no_flag_is_lost_without_a_word(schema: dict[str, Any], asked: dict[str, Any]) -> None:
     """Leaving a flag out must change what is sent, what is noted, or what is refused."""
-    it = fit(asked, schema)
+    fitted = fit_arguments(asked, schema)
     for flag in asked.keys() - {"extra_json"}:
         about = {"width", "height"} if flag in ("width", "height") else {flag}
-        less = fit({name: value for name, value in asked.items() if name not in about}, schema)
-        if (less.arguments, less.notes, less.problems) == (it.arguments, it.notes, it.problems):
+        others = {name: value for name, value in asked.items() if name not in about}
+        if outcome(fit_arguments(others, schema)) == outcome(fitted):
             target = TARGETS["size" if len(about) == 2 else flag]
             assert set(target) & set(asked["extra_json"]), flag
 
@@ -591,8 +808,104 @@ def test_no_flag_is_lost_without_a_word(schema: dict[str, Any], asked: dict[str,
 def test_strict_sends_no_less_and_notes_become_problems(
     schema: dict[str, Any], asked: dict[str, Any]
 ) -> None:
-    loose, strict = fit(asked, schema), fit(asked, schema, strict=True)
+    loose, strict = fit_arguments(asked, schema), fit_arguments(asked, schema, strict=True)
     assert loose.arguments == strict.arguments
     dropped = [text for text in loose.notes if "is not sent" in text]
     unknown = [one for one in strict.problems if one["type"] == "unknown_field"]
     assert len(dropped) == len(unknown)
+
+
+# Documents of any kind
+
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(
+        ["", "string", "integer", "5s", "16:9", "0:0", "0p", "#/a", "#/schemas/Size"]
+    ),
+    lambda parts: (
+        st.lists(parts, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*skill_fal.KEYWORD_TYPES, "const", "default", *FIELDS]),
+            parts,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+SAMPLE = {
+    "endpoint_id": FLUX,
+    "metadata": {"status": "active", "stream_url": "https://fal.run/stream"},
+    "openapi": {
+        "paths": {
+            f"/{FLUX}": {
+                "post": {
+                    "requestBody": {
+                        "content": {"application/json": {"schema": {"$ref": "#/schemas/Input"}}}
+                    }
+                }
+            }
+        },
+        "schemas": {
+            "Input": {
+                "properties": {
+                    "prompt": {"type": "string", "minLength": 1, "maxLength": 9},
+                    "image_size": {"anyOf": [{"$ref": "#/schemas/Size"}, {"enum": ["square"]}]},
+                    "aspect_ratio": {"type": ["string", "null"], "enum": ["1:1", "16:9"]},
+                    "resolution": {"enum": ["720p", "2K"]},
+                    "duration": {"type": "integer", "minimum": 1, "maximum": 9, "default": 5},
+                    "num_frames": {"type": "integer", "minimum": 1},
+                    "image_url": {"allOf": [{"type": "string"}], "nullable": True},
+                    "image_urls": {"type": "array", "items": {"type": "string"}, "maxItems": 3},
+                },
+                "required": ["prompt"],
+            },
+            "Size": {
+                "type": "object",
+                "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}},
+                "required": ["width"],
+            },
+        },
+    },
+}
+
+
+def places(value: Any) -> list[tuple[Any, ...]]:
+    """The path of each value inside another."""
+    found: list[tuple[Any, ...]] = [()]
+    names: Any = value if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        names = range(len(value))
+    for name in names:
+        found += [(name, *path) for path in places(value[name])]
+    return found
+
+
+def replaced(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
+    """A copy of a value with another one somewhere inside."""
+    if not path:
+        return odd
+    copy = value.copy()
+    copy[path[0]] = replaced(value[path[0]], path[1:], odd)
+    return copy
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.sampled_from(places(SAMPLE)), ODD, REQUESTS, st.booleans())
+def test_no_document_breaks_anything(
+    path: tuple[Any, ...], odd: Any, asked: dict[str, Any], strict: bool
+) -> None:
+    read = skill_fal.read_model_schema(replaced(SAMPLE, path, odd), FLUX)
+    if read.input_schema is not None:
+        json.dumps(read.input_schema, allow_nan=False)
+        fit_arguments(asked, read.input_schema, strict)
+        assert skill_fal.models_text(read.input_schema).count("\n") >= 0
+
+
+def test_the_sample_is_a_document_that_is_read() -> None:
+    read = skill_fal.read_model_schema(SAMPLE, FLUX)
+    assert read.input_schema is not None
+    assert read.input_schema["properties"]["image_size"]["anyOf"][0]["required"] == ["width"]
+    assert (read.streams, read.deprecated) == (True, False)

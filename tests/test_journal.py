@@ -27,7 +27,7 @@ from conftest import (
     small_disk,
     wait_for,
 )
-from sandbox import Cut, Reply, Sandbox, Stall
+from sandbox import Cut, Latency, Reply, Sandbox, Stall
 
 FLUX = "fal-ai/flux/schnell"
 QUEUE = "queue.fal.run"
@@ -417,3 +417,13 @@ def run_until_killed(child: subprocess.Popen[str], fal: Sandbox, requests: int) 
     child.kill()
     child.communicate()
     return None
+
+
+def test_a_job_that_is_submitted_again_is_looked_at_in_peace(fal: Sandbox, cli: Cli) -> None:
+    """Its own pace begins anew: it is not looked at without a pause."""
+    cli("batch-t2i", *JOURNAL, "--prompts", "[fail]")
+    fal.requests.clear()
+    fal.latencies[FLUX] = Latency(run_seconds=1.0)
+    done = cli("batch-t2i", *JOURNAL, "--prompts", "[fail]", "--retry-failed")
+    assert (done.status, len(paid(fal))) == (1, 1)
+    assert len([request for request in fal.requests if request.path.endswith("/status")]) < 40

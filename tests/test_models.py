@@ -87,3 +87,15 @@ def test_a_cursor_that_goes_in_circles_ends(fal: Sandbox, cli: Cli) -> None:
     fal.on("GET", "api.fal.ai", "/v1/models", fal.always(Reply(200, json=page)))
     done = cli("list-models")
     assert (done.status, done.stdout) == (0, "a/b\tuncategorised\t\n" * 2)
+
+
+def test_a_list_without_an_end_is_no_answer(fal: Sandbox, cli: Cli) -> None:
+    pages = [
+        Reply(200, json={"models": [{"endpoint_id": "a/b"}], "next_cursor": f"{number}"})
+        for number in range(1, 1002)
+    ]
+    fal.on("GET", "api.fal.ai", "/v1/models", *pages)
+    done = cli("list-models")
+    assert (done.status, done.stdout, done.error["type"]) == (1, "", "unexpected_answer")
+    assert "after 1000 pages" in done.error["message"]
+    assert len(fal.requests) == 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -462,6 +463,27 @@ def test_prices_come_in_pages(fal: Sandbox, cli: Cli) -> None:
     done = cli("list-models", "--price", FLUX, KLING)
     assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == [FLUX, KLING]
     assert [request.query.get("cursor") for request in fal.requests] == [None, "Mg=="]
+
+
+def test_many_prices_take_no_time(fal: Sandbox, cli: Cli) -> None:
+    """Each is looked at once, however many there are."""
+    rows = [
+        {"endpoint_id": FLUX, "unit_price": number, "unit": "image", "currency": "USD"}
+        for number in range(1, 20_001)
+    ]
+    page = {"prices": rows + rows[:1], "next_cursor": None, "has_more": False}
+    fal.on("GET", "api.fal.ai", "*/pricing", Reply(200, json=page))
+    started = time.monotonic()
+    done = cli("list-models", "--price", FLUX)
+    assert len(done.stdout.splitlines()) == 20_000
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("images", ['"nan"', '"inf"'])
+def test_what_is_no_finite_number_has_no_price(fal: Sandbox, cli: Cli, images: str) -> None:
+    extra = f'{{"num_images": {images}}}'
+    done = cli("submit-t2i", *T2I, "--extra-json", extra, "--max-cost", "9", "--no-schema")
+    assert (done.status, done.error["type"], paid(fal)) == (2, "price_unknown", [])
 
 
 # What makes a limit too generous

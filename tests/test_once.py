@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Callable
@@ -251,19 +250,15 @@ def test_an_interrupt_as_a_job_ends_stops_the_others(
 LONG = Reply(json={"images": [], "prompt": "x" * 1_000_000})
 
 
-def test_a_reader_that_does_not_read_holds_nothing_up(fal: Sandbox, start: Starter) -> None:
+def test_a_second_signal_ends_a_write_that_nobody_reads(fal: Sandbox, start: Starter) -> None:
     fal.on("GET", QUEUE, "*/requests/*-????????????", LONG)
     child = start("subscribe-t2i", *PROMPT)
-    read = read_until(child, "completed")
+    read_until(child, "completed")
     assert child.stdout is not None
     child.stdout.read(1)  # the pipe is full, then
     child.send_signal(signal.SIGINT)
-    assert child.stderr is not None
-    read += child.stderr.read()
-    assert (child.wait(PATIENCE), json.loads(read.splitlines()[-1])["error"]["type"]) == (
-        130,
-        "interrupted",
-    )
+    child.send_signal(signal.SIGTERM)  # another one, as two that are alike may come as one
+    assert child.wait(PATIENCE) == 130
 
 
 def test_a_reader_that_leaves_a_batch_loses_no_job(

@@ -180,6 +180,58 @@ def test_a_data_uri_in_an_odd_place(fal: Sandbox, cli: Cli, tmp_path: Path) -> N
     assert done.json["deep"] == [{"preview": DATA_URI}]
 
 
+LONG = 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data:a/" + "a" * LONG,
+        "data:" + "a" * LONG,
+        "data:a/a" + ";" * LONG,
+        "https://" + "a.fal.media" * (LONG // 11),
+        "https://example.com/" + ".htm" * (LONG // 4),
+        "https://example.com/" + "/\\" * (LONG // 2) + " ",
+        "." * LONG,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_long_texts_take_no_longer_than_they_are(fal: Sandbox, cli: Cli, text: str) -> None:
+    """Each stands in a result many times; the command would run out of its time otherwise."""
+    response = {"notes": [text] * 20, text: {"page_url": f"see {text}", "file_name": text}}
+    done = run(fal, cli, response)
+    assert (done.status, done.json) == (0, {**response, "downloaded_files": []})
+
+
+def test_a_result_of_many_files(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    """Each gets the next number: none is looked for from the first on."""
+    uris = [f"data:text/plain,{count}" for count in range(1500)]
+    done = run(fal, cli, {"files": uris}, "--output", "out/x.txt", "--metadata")
+    assert (done.status, len(names(tmp_path / "out"))) == (0, 3000)
+    last = done.json["downloaded_files"][-1]
+    assert (Path(last["path"]).name, last["field"]) == ("x-1500.txt", "files.1499")
+
+
+def test_a_number_is_given_once_and_looked_for_once(tmp_path: Path) -> None:
+    saving = skill_fal.Saving(output=f"{tmp_path}/x.png")
+    looks = []
+    is_free = saving._is_free
+    saving._is_free = lambda path: looks.append(path) or is_free(path)  # type: ignore
+    for count in range(1, 101):
+        (path,) = saving._claim(f"{tmp_path}/x", [".png"])
+        assert path == f"{tmp_path}/x{f'-{count}' if count > 1 else ''}.png"
+    assert len(looks) < 400
+
+
+def test_leaves_are_in_order_and_at_any_depth() -> None:
+    value: Any = {"a": [1, {"b": "x"}], "c": [], "d": b"y"}
+    found = [(leaf.field, leaf.name, leaf.value) for leaf in skill_fal.leaves(value)]
+    assert found == [("a.0", "a", 1), ("a.1.b", "b", "x"), ("d", "d", b"y")]
+    for _ in range(20_000):
+        value = [value]
+    assert len(list(skill_fal.leaves(value))) == 3
+
+
 # Hostile names and types
 
 
@@ -911,7 +963,7 @@ def test_no_text_of_fals_starts_a_media_line(fal: Sandbox, cli: Cli, text: str) 
     assert (failed.status, marked(failed)) == (1, [])
 
 
-@pytest.mark.parametrize("write", ["emit_text", "line", "state"])
+@pytest.mark.parametrize("write", ["line", "state"])
 def test_the_console_starts_no_media_line(write: str, capsys: pytest.CaptureFixture[str]) -> None:
     console = skill_fal.Console()
     console.quiet = False
@@ -983,3 +1035,12 @@ def test_no_part_is_left(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
     argv = ("--prompt", "A cat", "--output", "out/", "--metadata")
     assert cli("run-t2i", "--model", FLUX, *argv).status == 1
     assert names(tmp_path / "out") == []
+
+
+def test_a_name_of_two_files_is_held_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Another process takes the second name while the first is being reserved."""
+    saving = skill_fal.Saving(output=f"{tmp_path}/")
+    (tmp_path / "x.json").write_text("somebody's")
+    with pytest.raises(FileExistsError):
+        saving._reserve([f"{tmp_path}/x.png", f"{tmp_path}/x.json"])
+    assert names(tmp_path) == ["x.json"]
