@@ -1,6 +1,6 @@
 """Measures what tests must not: how quickly the skill works, and with how little.
 
-    python tests/benchmark.py [RUNS] [start] [job] [looks] [batch] [upload] [stream]
+    python tests/benchmark.py [RUNS] [start] [beside] [job] [looks] [batch] [upload] [stream]
 
 Everything runs on this machine, against the sandbox; ratios compare what was measured within
 one run. Words choose what is measured, which is all of it without them. The exit status is 1
@@ -24,17 +24,30 @@ from pathlib import Path
 
 from sandbox import Latency, Reply, Sandbox
 
-SCRIPT = str(Path(__file__).resolve().parent.parent / "skill_fal.py")
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = str(ROOT / "skill_fal.py")
 BARE = ["-c", "import argparse, json"]
-# A command line, and the most that its ratio may be; None where nothing was promised.
-COMMANDS: list[tuple[list[str], float | None]] = [
-    (["list-t2i"], 2.0),
-    (["--help"], None),
-    (["subscribe-i2v", "--help"], None),
-    (["submit-t2i", "--model", "mistyped"], None),
-    (["encode-raw", "--file", SCRIPT, "--content-type", "text/x-python"], None),
+COMMANDS: list[list[str]] = [
+    ["list-t2i"],
+    ["--help"],
+    ["subscribe-i2v", "--help"],
+    ["submit-t2i", "--model", "mistyped"],
+    ["encode-raw", "--file", SCRIPT, "--content-type", "text/x-python"],
 ]
 FLUX = "fal-ai/flux/dev"
+# The same job three ways, and the most that the time of each may be beside bare fal-client.
+FAL_CLIENT = """
+import fal_client, json
+response = fal_client.subscribe(
+    "fal-ai/flux/dev", {"prompt": "A cat"}, with_logs=True, on_queue_update=lambda status: None
+)
+print(json.dumps(response))
+"""
+INSTALLED = "from skill_fal import run_as_command; run_as_command()"  # as the console script
+BESIDE: list[tuple[str, list[str], float]] = [
+    ("the installed command", ["-c", INSTALLED], 1.0),
+    ("the script", [SCRIPT], 1.2),
+]
 # The seconds that a job runs, and the most looks that it may cost.
 LOOKS: list[tuple[str, float, float | None]] = [
     ("fal-ai/flux/dev", 1.0, None),
@@ -88,7 +101,10 @@ class Skill:
         self.env = {"PATH": os.environ["PATH"], "HOME": home, **fal.env}
 
     def run(self, *argv: str) -> Finished:
-        command = [sys.executable, "-c", LAUNCHER, sys.executable, SCRIPT, *argv]
+        return self.run_python(SCRIPT, *argv)
+
+    def run_python(self, *argv: str) -> Finished:
+        command = [sys.executable, "-c", LAUNCHER, sys.executable, *argv]
         done = subprocess.run(command, env=self.env, stdout=subprocess.PIPE, check=True)
         start, end, status, peak = map(float, done.stdout.split())
         if status:
@@ -137,9 +153,31 @@ def start(runs: int) -> Iterator[Row]:
     """Each command is run in turn with `python -c "import argparse, json"`, the least that any
     such tool does, and their processor times are divided pair by pair.
     """
-    for arguments, limit in COMMANDS:
+    for arguments in COMMANDS:
         name = " ".join(Path(word).name for word in arguments)
-        yield Row(ratio(arguments, runs), f"times the start of bare Python: {name}", limit)
+        yield Row(ratio(arguments, runs), f"times the start of bare Python: {name}")
+
+
+def beside(runs: int) -> Iterator[Row]:
+    """What a job takes above its own time, which is none here, beside the same job on bare
+    fal-client; whole processes in turn, their times divided pair by pair.
+    """
+    argv = ["subscribe-t2i", "--model", FLUX, "--prompt", "A cat"]
+    with sandboxed() as skill, tempfile.TemporaryDirectory() as bytecode:
+        skill.env |= {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": bytecode}
+        ratios: dict[str, list[float]] = {name: [] for name, _, _ in BESIDE}
+        for _ in range(runs + 1):
+            bare = seconds_of(skill, ["-c", FAL_CLIENT])
+            for name, command, _ in BESIDE:
+                ratios[name].append(seconds_of(skill, [*command, *argv]) / bare)
+    for name, _, limit in BESIDE:
+        median = statistics.median(ratios[name][1:])
+        yield Row(median, f"times the same job on bare fal-client: {name}", limit)
+
+
+def seconds_of(skill: Skill, arguments: list[str]) -> float:
+    done = skill.run_python(*arguments)
+    return done.end - done.start
 
 
 def job(runs: int) -> Iterator[Row]:
@@ -245,7 +283,7 @@ def line_times(skill: Skill, *argv: str) -> list[float]:
 
 
 MEASUREMENTS: dict[str, Callable[[int], Iterator[Row]]] = {
-    measure.__name__: measure for measure in (start, job, looks, batch, upload, stream)
+    measure.__name__: measure for measure in (start, beside, job, looks, batch, upload, stream)
 }
 
 
