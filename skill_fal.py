@@ -701,11 +701,7 @@ def read_json_object(text: str) -> Fields:
         text = read_text(text.removeprefix("@"))
     try:
         value = json.loads(text)
-        json.dumps(
-            value,
-            ensure_ascii=False,
-            allow_nan=False,
-        ).encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as exc:
         raise usage_error(f"not valid JSON: {exc}") from exc
     if not isinstance(value, dict):
@@ -1598,13 +1594,7 @@ class Fit:
         return None
 
     def refuse(self, field: str, message: str, problem_type: str) -> None:
-        self.problems.append(
-            {
-                "field": field,
-                "message": message,
-                "type": problem_type,
-            }
-        )
+        self.problems.append({"field": field, "message": message, "type": problem_type})
 
     def leave_out(self, argument: str, advice_text: str = "") -> None:
         """Send nothing that the model has not; fal ignores unknown fields, and bills the job."""
@@ -1961,11 +1951,7 @@ def value_problem(field: str, value: Any, message: str, problem_type: str) -> Fi
     if value is not None:
         shown = redact(json.dumps(value, ensure_ascii=False))
         message = f"{shown[:80]} is {message}"
-    return {
-        "field": field,
-        "message": message,
-        "type": problem_type,
-    }
+    return {"field": field, "message": message, "type": problem_type}
 
 
 def dotted(field: str, name: Any) -> str:
@@ -2744,14 +2730,7 @@ class Journal:
         if state == JobState.SENT:
             facts = about
         try:
-            steps.append(
-                {
-                    "job": name,
-                    "state": state,
-                    "at": utc_now(),
-                    **facts,
-                }
-            )
+            steps.append({"job": name, "state": state, "at": utc_now(), **facts})
         except OSError as exc:
             message = f"the journal cannot be written to: {reason_of(exc)}"
             if state == JobState.SENT:
@@ -3186,11 +3165,7 @@ class Target:
 
     def place(self, values: Mapping[str, str], extension: str) -> tuple[str, str]:
         """The path of a file without its extension, and the extension."""
-        values = {
-            **values,
-            "ext": extension[1:],
-            "": "",
-        }
+        values = {**values, "ext": extension[1:], "": ""}
         path = ""
         for literal, field in self._parts:
             path += literal
@@ -3851,11 +3826,7 @@ async def fetch_models(
     fal's model search takes the filters and works without a key; a key only raises its rate
     limit (https://docs.fal.ai/platform-apis/v1/models).
     """
-    query = present(
-        category=category,
-        q=search,
-        limit=MODELS_PAGE_SIZE,
-    )
+    query = present(category=category, q=search, limit=MODELS_PAGE_SIZE)
     if not include_deprecated:
         query["status"] = "active"
     key = None
@@ -3897,13 +3868,7 @@ def count_categories(models: Iterable[Fields]) -> dict[str, int]:
     """How many models each category has, the largest first."""
     counts = collections.Counter(map(category_of, models))
     by_name = sorted(counts.items())
-    return dict(
-        sorted(
-            by_name,
-            key=operator.itemgetter(1),
-            reverse=True,
-        )
-    )
+    return dict(sorted(by_name, key=operator.itemgetter(1), reverse=True))
 
 
 def category_of(model: Fields) -> str:
@@ -3929,12 +3894,7 @@ def near_models(text: str) -> str:
 
 
 def did_you_mean(text: str, candidates: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(
-        text,
-        list(candidates),
-        n=3,
-        cutoff=0.6,
-    )
+    near = difflib.get_close_matches(text, list(candidates), n=3, cutoff=0.6)
     if not near:
         return None
     return f"Did you mean {' or '.join(near)}?"
@@ -4017,11 +3977,7 @@ async def affordable(endpoint: str, fits: Sequence[Fit], limit: float | None) ->
     cost = f"{estimate.total_cost:.12g} USD ({estimate.basis})"
     message = f"{len(fits)} job(s) may cost {cost}, more than --max-cost {limit}: nothing was sent"
     details = [
-        {
-            "field": field,
-            "message": str(value),
-            "type": "estimate",
-        }
+        {"field": field, "message": str(value), "type": "estimate"}
         for field, value in estimate._asdict().items()
     ]
     raise Failure("over_budget", message, details=details)
@@ -4425,11 +4381,7 @@ def status_fields(status: fal_client.Status) -> Fields:
     logs = fields.pop("logs", None)
     if not isinstance(logs, list):
         logs = []
-    return {
-        "status": name,
-        "logs": logs,
-        **fields,
-    }
+    return {"status": name, "logs": logs, **fields}
 
 
 class PastJobs:
@@ -4605,11 +4557,7 @@ class Batch:
                 if job.unprinted:
                     outcome["result"] = job.unprinted[0]
                 outcome["error"] = failure.as_dict()
-        return {
-            **entry.line,
-            "request_id": job.request_id,
-            **outcome,
-        }
+        return {**entry.line, "request_id": job.request_id, **outcome}
 
     async def _response(self, entry: BatchEntry) -> Any:
         """A job's response: from the journal, by its request id, or for money."""
@@ -4982,12 +4930,7 @@ async def cancel_job(model: str, request_id: str, *, client_timeout: float | Non
     }
 
 
-@command(
-    "upload-file",
-    FILE,
-    example="--file photo.jpg",
-    text=URL_TEXT,
-)
+@command("upload-file", FILE, example="--file photo.jpg", text=URL_TEXT)
 async def upload_file(file: str) -> Fields:
     """Upload a file of any kind to fal's CDN and give its URL, which is public."""
     name = portable_name(file)
@@ -5024,12 +4967,7 @@ async def upload_raw(file: str, *, content_type: str) -> Fields:
         return {"url": await uploaded(fal_client.upload_async, data, content_type, name)}
 
 
-@command(
-    "encode-file",
-    FILE,
-    example="--file photo.jpg",
-    text=DATA_TEXT,
-)
+@command("encode-file", FILE, example="--file photo.jpg", text=DATA_TEXT)
 def encode_file(file: str) -> Fields:
     """Give a file as a data URI, its content type told from its name; nothing is sent."""
     return {"data_uri": fal_client.encode_file(file)}  # type: ignore[arg-type]
@@ -5086,11 +5024,7 @@ async def realtime_session(
     """
     options = Options(**keywords)
     job = Job(model)
-    job.arguments = {
-        **arguments,
-        **present(seed=seed),
-        **(extra_json or {}),
-    }
+    job.arguments = {**arguments, **present(seed=seed), **(extra_json or {})}
     job.saving = options.saving
     path = options.sub_path(model, ROUTES["realtime"].path)
     session = fal_session(job, options.client_timeout)
@@ -5479,11 +5413,7 @@ def reason_of(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
 
-PACKAGES = {
-    "fal_client": "fal-client",
-    "httpx": "httpx",
-    "PIL": "Pillow",
-}
+PACKAGES = {"fal_client": "fal-client", "httpx": "httpx", "PIL": "Pillow"}
 
 # By full class name, so that nothing is imported to look one up. The most derived class wins.
 # What is not here is a bug of ours and keeps its traceback.
