@@ -2290,10 +2290,6 @@ def is_stream(request: httpx.Request) -> bool:
     return "text/event-stream" in request.headers["accept"]
 
 
-# Failures of a request that never left this machine.
-UNSENT = ("ConnectError", "ConnectTimeout", "ProxyError")
-
-
 class PaidOnce:
     """An httpx transport under fal-client's that keeps it from paying twice.
 
@@ -2360,7 +2356,7 @@ class PaidOnce:
             with reminder(f"{request.url.host} has not answered for {SILENCE} s: still waiting"):
                 return await send(request, job)
         except httpx.RequestError as exc:
-            unsent = type(exc).__name__ in UNSENT
+            unsent = isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
             if pays and unsent:
                 job.becomes(JobState.REFUSED)
             if (unsent and self._reached) or not (unsent or pays):
@@ -2651,12 +2647,12 @@ def utc_now() -> str:
 
 
 # What must be known of a job in each state.
-JOURNAL_STATES = {
-    "sent": "state",
-    "refused": "state",
-    "accepted": "request_id",
-    "cancelled": "request_id",
-    "done": "result",
+JOURNAL_STATES: dict[str, str] = {
+    JobState.SENT: "state",
+    JobState.REFUSED: "state",
+    JobState.ACCEPTED: "request_id",
+    JobState.CANCELLED: "request_id",
+    JobState.DONE: "result",
 }
 
 
@@ -2703,7 +2699,7 @@ class Journal:
             return
         name = self._name(endpoint, job.arguments)
         facts = self._facts.get(name, {})
-        job.state = facts.get("state", "new")
+        job.state = facts.get("state", JobState.NEW)
         job.request_id = facts.get("request_id")
         job.response = facts.get("result")
         job.saved = facts.get("saved")
@@ -3561,8 +3557,9 @@ class Saved(list[Fields]):
     """The files of a response that are saved; no answer from fal can hold one."""
 
 
-async def save_media(job: Job, response: Any) -> Any:
-    """The response, with "downloaded_files" once its files are saved where the user asked."""
+async def save_media(job: Job) -> Any:
+    """The job's response, with "downloaded_files" once its files are saved where the user asked."""
+    response = job.response
     saving = job.saving
     if saving is None or saving.target is None:
         return response
@@ -3586,7 +3583,7 @@ async def save_media(job: Job, response: Any) -> Any:
             hint=fetch_hint(job, saving, saving.target, has_file=bool(saved)),
             details=lost,
         )
-    job.record("done", saved=[saving.target.text, saved])
+    job.record(JobState.DONE, saved=[saving.target.text, saved])
     return document
 
 
@@ -4346,7 +4343,7 @@ async def submit_and_follow(
             client_timeout=fal_client_timeout,
         )
         job.answered(response)
-        return await save_media(job, response)
+        return await save_media(job)
 
 
 async def follow_and_fetch(job: Job, no_wait: bool = False, seconds: float | None = None) -> Any:
@@ -4363,7 +4360,7 @@ async def follow_and_fetch(job: Job, no_wait: bool = False, seconds: float | Non
                 break
         job.failed = bool(status.error)
         job.answered(await fal_client.result_async(model, request_id))
-        return await save_media(job, job.response)
+        return await save_media(job)
 
 
 def status_fields(status: fal_client.Status) -> Fields:
@@ -4565,7 +4562,7 @@ class Batch:
         job.deadline = self.job.deadline
         if job.state == JobState.DONE:
             async with fal_session(job):
-                return await save_media(job, job.response)
+                return await save_media(job)
         if job.state == JobState.SENT and not self.past.retry_unknown:
             raise Failure(
                 "unknown_outcome",
@@ -4799,7 +4796,7 @@ async def run_job(model: str, arguments: Arguments | Request, **keywords: Any) -
             headers=options.headers("priority"),
         )
         job.answered(response)
-        return await save_media(job, response)
+        return await save_media(job)
 
 
 @generation("stream", *QUEUE, *SAVE)
@@ -4827,7 +4824,7 @@ async def stream_job(
                 yield document
         job.state = JobState.DONE
         if options.saving.target:
-            document = await save_media(job, job.response)
+            document = await save_media(job)
             job.unprinted = []
             yield document
 
@@ -5037,7 +5034,7 @@ async def realtime_session(
                     f"fal closed the connection after {answered} of {rounds} answers",
                 )
             job.answered(answer)
-            document = await save_media(job, answer)
+            document = await save_media(job)
             job.unprinted = []
             yield document
 
