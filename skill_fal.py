@@ -42,7 +42,14 @@ first, the wire in the middle, the commands after what they call; the last three
 
 from __future__ import annotations
 
+import signal
 import sys
+
+# Until main() minds signals, Ctrl-C ends the command without a traceback. An importer's program
+# keeps its own way.
+IS_COMMAND = __name__ == "__main__" or "skill-fal" in "".join(sys.argv[:1])
+if IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 if sys.version_info < (3, 11):  # noqa: UP036
     version = sys.version.split()[0]
@@ -59,15 +66,17 @@ import base64
 import collections
 import contextlib
 import contextvars
+import errno
 import functools
 import importlib
+import io
 import json
 import math
 import operator
 import os
 import re
 import shlex
-import signal
+import stat
 import string
 import time
 import urllib.parse
@@ -112,12 +121,14 @@ if TYPE_CHECKING:
     import mimetypes
     import random
     import shutil
+    import sqlite3
     import ssl
     import tempfile
     import traceback
 
     import fal_client
     import httpx
+    import httpx_sse
     import websockets
     from PIL import Image, ImageOps
 
@@ -133,6 +144,7 @@ else:
     gc = Lazy("gc")
     hashlib = Lazy("hashlib")
     httpx = Lazy("httpx")
+    httpx_sse = Lazy("httpx_sse")  # which fal-client reads streams with
     Image = Lazy("PIL.Image")
     ImageOps = Lazy("PIL.ImageOps")
     ipaddress = Lazy("ipaddress")
@@ -140,6 +152,7 @@ else:
     mimetypes = Lazy("mimetypes")
     random = Lazy("random")
     shutil = Lazy("shutil")
+    sqlite3 = Lazy("sqlite3")
     ssl = Lazy("ssl")
     tempfile = Lazy("tempfile")
     traceback = Lazy("traceback")
@@ -219,6 +232,8 @@ class Failure(Exception):
         self.job: Job | None = None
         self.retry_is_fals_word = False  # `retryable` is what fal says, and no guess of ours
         self.in_doubt = False  # something may be running that nobody has the request id of
+        self.job_is_gone = False  # in fal's own word
+        self.job_may_run = False  # though fal's answer to its submission was no success
 
     @property
     def model(self) -> str | None:
@@ -236,15 +251,21 @@ class Failure(Exception):
 
     def as_dict(self) -> Fields:
         """The error object of the last line, amended by what is known of the job."""
+        details = None
+        if self.details is not None:
+            details = [
+                {name: cut(text) for name, text in row.items()}
+                for row in self.details[:MAX_DETAILS]
+            ]
         return present(
-            type=self.type,
-            message=self.message,
+            type=cut(self.type),
+            message=cut(self.message),
             model=self.model,
             request_id=self.request_id,
             status=self.status,
             retryable=self.may_be_repeated(),
             hint=self.hint or advice(self),
-            details=self.details,
+            details=details,
         )
 
     def may_be_repeated(self) -> bool:
@@ -290,6 +311,7 @@ class Job:
         self.deadline: float | None = None  # in the event loop's seconds
         self.arguments: Arguments = {}  # what the user asked, then what was sent
         self.response: Any = None
+        self.raw_response: Raw | None = None  # in place of one that nests too deeply
         self.unprinted: list[Any] = []  # answers that are paid for
         self.units: dict[str, float] = {}  # billed by fal, by the path of the answer that said so
         self.saving: Saving | None = None
@@ -320,6 +342,9 @@ class Job:
 
     def answered(self, response: Any) -> None:
         """The model's response is here: it can be printed whatever happens from now on."""
+        if self.raw_response is not None:
+            self.progress.say("the response nests too deeply to be read: it is printed as it came")
+            response = self.raw_response
         self.response = response
         self.unprinted = [response]
         self.becomes(JobState.DONE, result=response)
@@ -344,18 +369,33 @@ class Run:
     def begin(self) -> None:
         self.job = Job()  # the one that the command is about
         self.stopped_by: int | None = None  # a signal
+        self.stopped_at = 0.0  # in the monotonic clock's seconds
+        self.followed: list[Job] = []  # those of open sessions
         self.cancelled: list[str] = []  # request ids
         self.running: list[Job] = []  # given up, and not cancelled
         self.jobs_in_doubt = 0  # nobody knows whether fal has them
         self.unprinted_ids: list[str] = []  # of jobs that a batch could not print
+
+    @property
+    def left_running(self) -> list[Job]:
+        """Jobs that fal has and nobody waits for: given up, or about to be when the command is
+        left at once.
+        """
+        known_ids = {job.request_id for job in self.running}
+        known_ids.update(self.cancelled)
+        jobs = list(self.running)
+        for job in self.followed:
+            if job.state == JobState.ACCEPTED and job.request_id not in known_ids:
+                jobs.append(job)
+        return jobs
 
     def report(self) -> str:
         """What became of the jobs that were not followed to their end, to add to a message."""
         parts = [""]
         if self.cancelled:
             parts.append(f"fal was asked to cancel {', '.join(self.cancelled)}")
-        if self.running:
-            request_ids = ", ".join(str(job.request_id) for job in self.running)
+        if self.left_running:
+            request_ids = ", ".join(str(job.request_id) for job in self.left_running)
             parts.append(f"not cancelled: {request_ids}")
         if self.jobs_in_doubt:
             parts.append(f"{self.jobs_in_doubt} more may be running: fal's answer did not come")
@@ -365,6 +405,16 @@ class Run:
 def usage_error(message: str, hint: str | None = None) -> Failure:
     """A mistake in the command line or in what it names; nothing was sent."""
     return Failure("usage_error", message, hint=hint)
+
+
+def user_folder(folder: UserFolder) -> str | None:
+    """Where a folder of the program's own is, or could be made; None without a home."""
+    places = {"darwin": folder.macos, "win32": os.environ.get("LOCALAPPDATA", "~")}
+    place = os.environ.get(folder.variable) or places.get(sys.platform, folder.elsewhere)
+    path = os.path.expanduser(place)
+    if not os.path.isabs(path):  # the standard has relative ones ignored; `~` is no folder
+        return None
+    return os.path.join(path, "fal-skill")
 
 
 class PartFile:
@@ -408,7 +458,19 @@ class PartFile:
 
     def rename(self, path: str) -> None:
         """Give a finished file its name; a link of that name is replaced, not followed."""
-        os.replace(self._path, path)
+        try:
+            os.replace(self._path, path)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+            self._copy(path)
+
+    def _copy(self, path: str) -> None:
+        """Get to another disk, as whole as here."""
+        with open(self._path, "rb") as file, PartFile(os.path.dirname(path)) as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+            copy.finish()
+            copy.rename(path)
 
 
 class Flag(NamedTuple):
@@ -581,9 +643,9 @@ MODELS_URL = "https://api.fal.ai/v1/models"
 MODELS_PAGE_SIZE = 50  # fal documents no maximum for `limit`, only that there is one
 PRICES_URL = f"{MODELS_URL}/pricing"
 
-# Where the key may go, and where a POST costs nothing; elsewhere it starts a job.
-FAL_DOMAINS = (".fal.run", ".falrun.com", ".fal.ai")
-FREE_HOSTS = (".fal.ai", ".fal.media")
+# Where the key may go, and where the tokens for uploads may, too.
+KEY_DOMAINS = (".fal.run", ".falrun.com", ".fal.ai")
+TOKEN_DOMAINS = (*KEY_DOMAINS, ".fal.media")
 
 # Seconds between attempts while fal says that it is busy, and in all; Retry-After overrules them.
 BACKOFF = (1, 2, 4, 8, 16, 29)
@@ -593,6 +655,8 @@ BUSY_LIMIT = 60.0
 LATE_ANSWER = 0.3
 LATE_CANCELLATION = 0.6
 SILENCE = 10  # seconds until somebody who waits for an answer is told so
+MAX_DEPTH = 300  # levels of JSON that are walked; programs that read it stop at 256 to 10,000
+MAX_ANSWER_BYTES = 256 * 1024**2  # of what is no file: one answer may hold a few as data URIs
 
 # fal's queue headers, for the calls whose fal-client signature lacks the keyword.
 QUEUE_HEADERS = {
@@ -604,6 +668,7 @@ QUEUE_HEADERS = {
 # Anything a header or a URL can carry as it is.
 VISIBLE = r"[\x21-\x7e]+"
 PATH_PATTERN = r"\w[\w.-]*(/\w[\w.-]*)*"
+REQUEST_ID_PATTERN = r"\w[\w-]{0,199}"
 NO_FALLBACK: Any = {"fallback_repository": []}  # fal-client's own cannot work since 2026
 
 # The first bytes of the media that models take and return, by content type.
@@ -624,7 +689,31 @@ SIGNATURES = {
     "audio/ogg": rb"OggS",
     "audio/flac": rb"fLaC",
 }
+# What a file may be called that a server names: media, models, and plain data. A system opens
+# others by running them.
+EXTENSIONS = (
+    "png|jpe?g|jpe|jfif|gif|webp|avif|bmp|tiff?|hei[cf]|svg|ico|jxl|jp2|exr|hdr|psd"
+    "|mp4|m4v|mov|qt|webm|mkv|avi|mpe?g|ogv"
+    "|mp[23]|wav|og[ga]|opus|flac|m4a|aac|aiff?|midi?"
+    "|glb|gltf|obj|mtl|stl|ply|usd[acz]?|fbx|3mf|dae|abc|spz|k?splat"
+    "|safetensors|gguf|onnx|np[yz]|zip|tar|t?gz|7z"
+    "|jsonl?|txt|[ct]sv|srt|vtt|ass|pdf|[ot]tf|woff2?|bin"
+)
+PAGE_EXTENSIONS = (".html", ".htm", ".xhtml", ".xht", ".shtml")
 HEAD_BYTES = 32  # as many as SIGNATURES look at
+TEXT_BYTES = bytes([*range(0x20, 0x7F), *b"\t\n\r"])
+
+# Pillow's names of the formats that pictures are read in, and the most that one may have.
+PICTURE_FORMATS = {
+    "image/jpeg": ("JPEG", "MPO"),
+    "image/png": ("PNG",),
+    "image/gif": ("GIF",),
+    "image/webp": ("WEBP",),
+    "image/bmp": ("BMP",),
+    "image/tiff": ("TIFF",),
+    "image/avif": ("AVIF",),
+}
+MAX_PIXELS = 100_000_000
 BINARY = "application/octet-stream"  # which says nothing
 
 # The last word of a field's name, before `url`: of those that hold the URL of a file, and of
@@ -638,6 +727,18 @@ PAGE_WORDS = (
     "|documentation|homepage|web|webhook|status|cancel|response|license|help|share"
 )
 
+
+class UserFolder(NamedTuple):
+    """A folder of the program's own: the variable that names its place, and the usual places."""
+
+    variable: str
+    macos: str
+    elsewhere: str
+
+
+CACHE_FOLDER = UserFolder("XDG_CACHE_HOME", "~/Library/Caches", "~/.cache")
+STATE_FOLDER = UserFolder("XDG_STATE_HOME", "~/Library/Application Support", "~/.local/state")
+
 # Of one file: bytes at most, hosts that may hand it on, and seconds between attempts at it.
 MAX_BYTES = 2 * 1024**3
 MAX_REDIRECTS = 5
@@ -647,6 +748,15 @@ FILE_BACKOFF = (0.2, 0.5, 1.0)
 # ---------------------------------------------------------------------------------------------
 # Flags: what each reads, a row for each, and the files of jobs that a batch reads.
 # ---------------------------------------------------------------------------------------------
+
+
+def home_path(path: str) -> str:
+    """A path with the home folder in place of `~`; a usage error where there is no home."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and not os.path.lexists(expanded):
+        raise usage_error(f"there is no home folder for {path!r}: HOME is not set")
+    return expanded
+
 
 # Values that flags take: each function reads the text after a flag, or refuses it.
 
@@ -666,7 +776,7 @@ def read_text(source: str) -> str:
     try:
         if source == "-":
             return read_bytes("-").decode("utf-8-sig")
-        with open(os.path.expanduser(source), encoding="utf-8-sig") as file:
+        with open(home_path(source), encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as exc:
         raise usage_error(f"cannot read {source}: {exc}") from exc
@@ -700,6 +810,8 @@ def read_json_object(text: str) -> Fields:
     if text == "-" or text.startswith("@"):
         text = read_text(text.removeprefix("@"))
     try:
+        if nests_deeply(text):
+            raise usage_error(f"the JSON nests more than {MAX_DEPTH} levels deep")
         value = json.loads(text)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as exc:
@@ -753,7 +865,7 @@ read_positive_int = functools.partial(read_above, 0, int)
 read_positive = functools.partial(read_above, 0, read_number)
 read_above_1 = functools.partial(read_above, 1, read_number)
 read_visible_text = functools.partial(read_matching, VISIBLE, "visible ASCII")
-read_request_id = functools.partial(read_matching, r"[\w-]+", "a request id")
+read_request_id = functools.partial(read_matching, REQUEST_ID_PATTERN, "a request id")
 read_path = functools.partial(read_matching, f"/?{PATH_PATTERN}", "a path")
 read_mime_type = functools.partial(
     read_matching,
@@ -782,10 +894,12 @@ def read_web_url(text: str) -> str:
 
 def read_local_file(path: str) -> str:
     """The path of a file that can be read; `~` is the home folder."""
-    path = os.path.expanduser(path)
+    path = home_path(path)
     if not os.path.exists(path):
         raise usage_error(f"no such file: {path}")
-    if os.path.isdir(path) or not os.access(path, os.R_OK):
+    mode = os.stat(path).st_mode
+    has_no_end = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    if has_no_end or os.path.isdir(path) or not os.access(path, os.R_OK):
         raise usage_error(f"not a readable file: {path}")
     return path
 
@@ -806,9 +920,8 @@ def read_media_file(source: str, kind: str = "") -> str:
     if is_remote(source):
         return source
     path = read_local_file(source)
-    content_type = None
-    if os.path.isfile(path):  # opening a pipe would wait for ever
-        content_type = media_type(first_bytes(path))
+    with open_regular_file(path) as file:
+        content_type = media_type(file.read(HEAD_BYTES))
     if content_type is None or not content_type.startswith(kind):
         expected = "a picture" if kind else "a media file"
         hint = "upload-file uploads files of any kind."
@@ -818,7 +931,7 @@ def read_media_file(source: str, kind: str = "") -> str:
 
 def read_journal_path(path: str) -> str:
     """The name of a file, new or not, in a folder that exists."""
-    path = os.path.expanduser(path)
+    path = home_path(path)
     folder = os.path.dirname(os.path.abspath(path))
     if path in ("", "-") or not os.path.isdir(folder):
         raise usage_error(f"not a file name in a folder that exists: {path!r}")
@@ -1505,15 +1618,12 @@ KEYWORD_TYPES: dict[str, Callable[[Any], bool]] = {
 # Copies of documents, in the user's cache folder
 
 
-def cache_file(model: str) -> str:
-    """Where the copy of the model's row is."""
-    cache_folders = {
-        "darwin": "~/Library/Caches",
-        "win32": os.environ.get("LOCALAPPDATA", "~"),
-    }
-    folder = os.environ.get("XDG_CACHE_HOME") or cache_folders.get(sys.platform, "~/.cache")
-    file_name = model.replace("/", "~") + ".json"
-    return os.path.join(os.path.expanduser(folder), "fal-skill", file_name)
+def cache_file(model: str) -> str | None:
+    """Where the copy of the model's row is; None if there is no place for it."""
+    folder = user_folder(CACHE_FOLDER)
+    if folder is None:
+        return None
+    return os.path.join(folder, model.replace("/", "~") + ".json")
 
 
 def read_copy(model: str) -> tuple[Any, float]:
@@ -1521,7 +1631,7 @@ def read_copy(model: str) -> tuple[Any, float]:
     path = cache_file(model)
     # torn, foreign or unreadable; ValueError is JSON, UTF-8 and a null character in the path
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        if os.path.isfile(path):  # opening a pipe would wait for ever
+        if path and os.path.isfile(path):  # opening a pipe would wait for ever
             with open(path, encoding="utf-8") as file:
                 model_row = json.load(file)
             if descend(model_row, ["endpoint_id"]) == model:
@@ -1532,6 +1642,8 @@ def read_copy(model: str) -> tuple[Any, float]:
 def store_copy(model: str, model_row: Any) -> None:
     """Keep a model's row; a home that cannot be written to is no problem."""
     path = cache_file(model)
+    if path is None:
+        return
     with contextlib.suppress(OSError, RecursionError):
         content = json.dumps(model_row).encode()
         with PartFile(os.path.dirname(path)) as part:
@@ -2231,19 +2343,24 @@ async def fetch_upload_token(client: httpx.AsyncClient, tokens: Any) -> Any:
     )
     answer = response.raise_for_status().json()
     try:
-        return fal_client.client.CDNToken(
-            token=answer["token"],
-            token_type=answer["token_type"],
-            base_upload_url=answer["base_url"],
+        token = fal_client.client.CDNToken(
+            token=read_visible_text(answer["token"]),
+            token_type=read_visible_text(answer["token_type"]),
+            base_upload_url=read_web_url(answer["base_url"]),
             expires_at=datetime.datetime.fromisoformat(answer["expires_at"]),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise unexpected_answer(exc) from exc
+    except Failure as exc:
+        raise Failure("unexpected_answer", "fal gave no token for uploads of any use") from exc
+    keep_secret(token.token)
+    return token
 
 
 @contextlib.asynccontextmanager
 async def connect_websocket(url: str, headers: dict[str, str] | None = None) -> AsyncIterator[Any]:
     """A WebSocket that follows no redirect, and takes a second to close and not ten."""
+    keep_secret(httpx.URL(url).params.get("fal_jwt_token", ""))
     connecting = websockets.connect(
         url,
         additional_headers=headers,
@@ -2263,31 +2380,65 @@ def as_note(record: logging.LogRecord) -> bool:
     return False
 
 
-def host_of(setting: str) -> str:
-    """The host of fal-client's settings FAL_RUN_HOST and FAL_QUEUE_RUN_HOST."""
-    return setting.partition(":")[0]
-
-
-def refuse_strangers(url: httpx.URL) -> None:
-    """Keep the key from hosts that an answer names and that are not fal's, and from clear text."""
+def fal_settings() -> list[httpx.URL]:
+    """Where the user's FAL_RUN_HOST and FAL_QUEUE_RUN_HOST lead, or fal-client's defaults."""
     settings = (fal_client.auth.FAL_RUN_HOST, fal_client.auth.FAL_QUEUE_RUN_HOST)
-    is_fals = f".{url.host}".endswith(FAL_DOMAINS) or url.host in map(host_of, settings)
-    if is_fals and url.scheme == "https":
+    return [httpx.URL(f"https://{setting}") for setting in settings]
+
+
+def refuse_strangers(url: httpx.URL, domains: tuple[str, ...]) -> None:
+    """Keep the key and tokens of ours from clear text, and from any place that an answer names
+    and that is neither fal's nor the user's own setting.
+    """
+    is_set = any((url.host, url.port) == (own.host, own.port) for own in fal_settings())
+    is_fals = f".{url.host}".endswith(domains) and url.port is None
+    if url.scheme == "https" and not url.userinfo and (is_fals or is_set):
         return
-    place = f"{url.scheme}://{url.host}"
+    place = f"{url.scheme}://{url.netloc.decode().rpartition('@')[2]}"
     raise Failure("unexpected_answer", f"fal's answer leads to {place}, which is not fal's")
 
 
 def is_paid(request: httpx.Request) -> bool:
-    return request.method == "POST" and not request.url.host.endswith(FREE_HOSTS)
+    """Whether it may start a job: any POST with the key, but for one that asks for a token."""
+    token_url = f"{fal_client.client.REST_URL}/tokens/"
+    return request.method == "POST" and request.url != token_url
 
 
 def is_queued(request: httpx.Request) -> bool:
-    return request.url.host == host_of(fal_client.auth.FAL_QUEUE_RUN_HOST)
+    _, queue = fal_settings()
+    return request.url.host == queue.host
+
+
+def is_look(request: httpx.Request) -> bool:
+    """Whether it asks how a job is getting on."""
+    return request.method == "GET" and request.url.path.endswith("/status")
 
 
 def is_stream(request: httpx.Request) -> bool:
     return "text/event-stream" in request.headers["accept"]
+
+
+class Handover:
+    """Notices when a request is handed to the wire; what has not been is surely not sent.
+
+    httpcore reports each step that it takes. A proxy is sent a CONNECT first, which asks fal for
+    nothing.
+    """
+
+    def __init__(self, request: httpx.Request, job: Job) -> None:
+        self.begun = False
+        self._request = request
+        self._job = job
+        request.extensions["trace"] = self._trace
+
+    async def _trace(self, step: str, facts: Fields) -> None:
+        if not step.endswith("send_request_headers.started"):
+            return
+        if self.begun or facts["request"].method == b"CONNECT":
+            return
+        if is_paid(self._request):
+            self._job.becomes(JobState.SENT)
+        self.begun = True
 
 
 class PaidOnce:
@@ -2296,7 +2447,7 @@ class PaidOnce:
     fal-client 1.0.3 repeats any POST up to ten times when the connection drops, when reading
     times out, and on 408, 409 and the gateway's 5xx; each repetition can start, and bill,
     another job. A Failure raised here is none of the errors that it repeats for. Repeated are
-    only requests that fal has surely not taken, since it was not reached or said that it is
+    only requests that fal has surely not taken, since they were not sent or fal said that it is
     busy, and those that only read.
     """
 
@@ -2306,14 +2457,16 @@ class PaidOnce:
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """fal's answer; while fal says that it is busy, it is asked again."""
-        refuse_strangers(request.url)
+        refuse_strangers(request.url, KEY_DOMAINS)
         job = CURRENT_JOB.get()
+        if is_look(request):
+            await job.progress.until_next_look()
         seconds_left = BUSY_LIMIT
         for backoff in BACKOFF:
             response = await self._answer(request, job)
             if not is_busy(request, response):
-                return await self._checked(request, response, job)
-            failure = await self._failure(request, response, job)
+                return self._checked(request, response, job)
+            failure = self._failure(request, response, job)
             wait = seconds_to_wait(response.headers, backoff)
             if wait > seconds_left:
                 if is_paid(request):
@@ -2326,80 +2479,165 @@ class PaidOnce:
             )
             await asyncio.sleep(wait)
         response = await self._answer(request, job)
-        return await self._checked(request, response, job)
+        return self._checked(request, response, job)
 
-    async def _checked(
+    def _checked(
         self, request: httpx.Request, response: httpx.Response, job: Job
     ) -> httpx.Response:
         """The answer, unless fal is busy or did not do what would have been paid for."""
         failed = is_paid(request) and response.status_code >= 300
         if failed or is_busy(request, response):
-            raise await self._failure(request, response, job)
+            raise self._failure(request, response, job)
         return response
 
-    async def _failure(self, request: httpx.Request, response: httpx.Response, job: Job) -> Failure:
+    def _failure(self, request: httpx.Request, response: httpx.Response, job: Job) -> Failure:
         """What the answer says; a job that fal has surely not taken is refused."""
-        await response.aread()
-        if is_paid(request) and (is_busy(request, response) or is_refusal(response)):
+        failure = answer_failure(response, response.text)
+        if is_paid(request) and is_refusal(request, response):
             job.becomes(JobState.REFUSED)
-        return answer_failure(response, response.text)
+        elif is_paid(request) and is_queued(request):
+            failure.retry_is_fals_word = False  # it may be about the job that fal has
+            failure.job_may_run = True
+        return failure
 
     async def _answer(self, request: httpx.Request, job: Job) -> httpx.Response:
         """fal's answer. Whatever is raised that is no Failure makes fal-client ask again."""
-        pays = is_paid(request)
-        if pays:
-            job.becomes(JobState.SENT)
+        handover = Handover(request, job)
         send = self._send
-        if pays and is_queued(request):
+        if is_paid(request) and is_queued(request):
             send = self._submit
         try:
             with reminder(f"{request.url.host} has not answered for {SILENCE} s: still waiting"):
-                return await send(request, job)
+                return await send(request, job, handover)
         except httpx.RequestError as exc:
-            unsent = isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
-            if pays and unsent:
-                job.becomes(JobState.REFUSED)
-            if (unsent and self._reached) or not (unsent or pays):
+            costs_nothing = self._reached
+            if handover.begun:
+                costs_nothing = not is_paid(request)
+            if costs_nothing:
                 note(f"{request.url.host}: {reason_of(exc)}: trying again")
                 raise
+            if not handover.begun:
+                raise unreachable_failure(exc) from exc
             raise explain(exc) or exc from exc
 
-    async def _submit(self, request: httpx.Request, job: Job) -> httpx.Response:
-        """Hear fal out even when the command is stopped: a job is cancelled by its request id."""
-        sending = asyncio.ensure_future(self._send(request, job))
+    async def _submit(self, request: httpx.Request, job: Job, handover: Handover) -> httpx.Response:
+        """Hear fal out even when the command is stopped: a job is cancelled by its request id.
+
+        What is not on its way by then is not sent any more.
+        """
+        sending = asyncio.ensure_future(self._send(request, job, handover))
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
-            await insist(sending, job, LATE_ANSWER)
+            if handover.begun:
+                await insist(sending, job, LATE_ANSWER)
+            else:
+                sending.cancel()
+                await asyncio.wait([sending])
             raise
 
-    async def _send(self, request: httpx.Request, job: Job) -> httpx.Response:
+    async def _send(self, request: httpx.Request, job: Job, handover: Handover) -> httpx.Response:
+        """The answer, read whole here, where a connection that breaks is not tried again; a
+        stream of events is left to be read.
+        """
         response = await self._transport.handle_async_request(request)
         self._reached = True
-        units = as_number(response.headers.get("x-fal-billable-units"))
-        if units is not None and 0 <= units < 1e100:
+        units = billable_units(response)
+        if units is not None:
             job.units[request.url.path] = units
-        if is_paid(request) and (response.status_code >= 300 or not is_stream(request)):
-            learn_request_id(job, request, response)
-            await response.aread()  # here, where a connection that breaks is not tried again
-            learn_request_id(job, request, response)
+        if response.is_success and is_stream(request):
+            return await self._opened_stream(response, job)
+        if is_paid(request) and is_queued(request):
+            learn_request_id(job, response)  # now, since the rest may not come
+            response = await read_whole(response)
+            learn_request_id(job, response)
+            return response
+        response = await read_whole(response)
+        if response.is_success and nests_deeply(response.text):
+            job.raw_response = Raw(response.text)  # which fal-client could not read
+            return httpx.Response(response.status_code, json={}, request=request)
         return response
+
+    async def _opened_stream(self, response: httpx.Response, job: Job) -> httpx.Response:
+        """A stream of events; what is paid for and is none is printed all the same."""
+        content_type = response.headers.get("content-type", "")
+        if not content_type.startswith("text/event-stream"):
+            response = await read_whole(response)
+            job.unprinted = [json_of(response) or response.text]
+            return response
+        return httpx.Response(
+            response.status_code,
+            headers={"content-type": content_type},
+            content=json_events(response),
+            request=response.request,
+        )
 
     async def aclose(self) -> None:
         """Leave the connections to whoever opened them."""
 
 
+async def json_events(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The events of a stream that hold JSON, for fal-client, which gives a stream up over anything
+    else: heartbeats in words, events without data, a byte order mark.
+
+    An event of the type `error` is a Failure; no form of it is documented.
+    """
+    response.encoding = "utf-8-sig"  # event streams are UTF-8, perhaps with a mark
+    async for event in httpx_sse.EventSource(response).aiter_sse():
+        if event.event == "error":
+            raise stream_failure(event.data)
+        if is_json(event.data):
+            yield b"data: " + event.data.replace("\n", " ").encode() + b"\n\n"
+        elif event.data not in ("", "[DONE]"):
+            note(f"the stream holds an event that is no JSON: {event.data[:80]}")
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 class Through:
-    """An httpx transport that sends what it is given by another client."""
+    """An httpx transport that sends what it is given by another client, to fal's hosts, and
+    reads the answers whole.
+    """
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._client.send(request, stream=True)
+        refuse_strangers(request.url, TOKEN_DOMAINS)
+        return await read_whole(await self._client.send(request, stream=True))
 
     async def aclose(self) -> None:
         """Leave the connections to whoever opened them."""
+
+
+async def read_whole(response: httpx.Response) -> httpx.Response:
+    """An answer with its body, unpacked: a few bytes may unpack to gigabytes."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            await response.aclose()
+            message = f"an answer of fal's has more than {MAX_ANSWER_BYTES} bytes"
+            raise Failure("unexpected_answer", message)
+        chunks.append(chunk)
+    headers = [
+        (name, value)
+        for name, value in response.headers.multi_items()
+        if name not in ("content-encoding", "content-length", "transfer-encoding")
+    ]
+    return httpx.Response(
+        response.status_code,
+        headers=headers,
+        content=b"".join(chunks),
+        request=response.request,
+    )
 
 
 @contextlib.contextmanager
@@ -2412,20 +2650,54 @@ def reminder(text: str) -> Iterator[None]:
         timer.cancel()
 
 
-def learn_request_id(job: Job, request: httpx.Request, response: httpx.Response) -> None:
-    """Take the request id of a queued job from the head of the answer, or from its body."""
+def learn_request_id(job: Job, response: httpx.Response) -> None:
+    """Take the request id of a queued job from the body of the answer, or as long as that has
+    not come from its head. Raises a Failure if fal has taken the job under no id of any use.
+    """
     request_id = response.headers.get("x-fal-request-id")
-    if not request_id:
-        with contextlib.suppress(httpx.ResponseNotRead, ValueError, KeyError, TypeError):
-            request_id = response.json()["request_id"]
-    if not isinstance(request_id, str) or not re.fullmatch(r"[\w-]+", request_id):
-        return
-    if not is_queued(request):  # the answer may come from a backup host
-        return
-    if response.status_code < 300:
+    is_read = response.is_stream_consumed or response.is_closed
+    if is_read and response.is_success:
+        request_id = descend(json_of(response), ["request_id"])
+    elif is_read:
+        request_id = request_id or descend(json_of(response), ["request_id"])
+    if is_request_id(request_id):
         job.accepted(request_id)
-    elif response.status_code >= 500:
-        job.request_id = request_id
+    elif is_read and response.is_success:
+        raise Failure(
+            "unexpected_answer",
+            "fal may have taken the job, and gave no request id that can be one:"
+            f" {json_text(request_id)[:80]}",
+        )
+
+
+def is_request_id(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and re.fullmatch(REQUEST_ID_PATTERN, value, re.ASCII) is not None
+
+
+def json_of(response: httpx.Response) -> Any:
+    """What the body holds; None if that cannot be read as JSON."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def billable_units(response: httpx.Response) -> float | None:
+    """What fal bills for an answer, if it tells."""
+    units = as_number(response.headers.get("x-fal-billable-units"))
+    if units is None or not 0 <= units < 1e100:
+        return None
+    return units
+
+
+def names_a_job(response: httpx.Response) -> bool:
+    """Whether an answer tells of a job, by its id or by what is billed: then fal has it, whatever
+    the status says.
+    """
+    headers = response.headers
+    if "x-fal-request-id" in headers or "x-fal-billable-units" in headers:
+        return True
+    return descend(json_of(response), ["request_id"]) is not None
 
 
 def is_busy(request: httpx.Request, response: httpx.Response) -> bool:
@@ -2435,13 +2707,11 @@ def is_busy(request: httpx.Request, response: httpx.Response) -> bool:
     read.
     """
     status = response.status_code
-    if request.method == "GET":
-        return request.url.path.endswith("/status") and (status == 429 or status >= 500)
-    if not is_paid(request):
+    if is_look(request):
+        return status == 429 or status >= 500
+    if not is_paid(request) or status not in (429, 503) or names_a_job(response):
         return False
-    if status == 429:
-        return True
-    return status == 503 and is_fals_own_503(response.headers)
+    return status == 429 or is_fals_own_503(response.headers)
 
 
 def is_fals_own_503(headers: Mapping[str, str]) -> bool:
@@ -2453,19 +2723,23 @@ def is_fals_own_503(headers: Mapping[str, str]) -> bool:
     return retry_by_fal(headers) is not False
 
 
-def is_refusal(response: httpx.Response) -> bool:
+def is_refusal(request: httpx.Request, response: httpx.Response) -> bool:
     """Whether fal has surely not taken the request, or says itself that it may be repeated."""
     status = response.status_code
+    is_plain_no = 400 <= status < 500 and status not in (408, 409, 429)
+    if names_a_job(response):
+        # Outside the queue this is how the job itself has ended.
+        return is_plain_no and not is_queued(request)
     if "x-fal-request-timeout-type" in response.headers:  # it never started
         return True
-    if retry_by_fal(response.headers) is True:
+    if retry_by_fal(response.headers) is True or is_busy(request, response):
         return True
-    return 400 <= status < 500 and status not in (408, 409)
+    return is_plain_no
 
 
 def seconds_to_wait(headers: Mapping[str, str], backoff: float) -> float:
     """What fal asks for, as a number or a date, or else the backoff with a jitter."""
-    asked = headers.get("retry-after", "").strip()
+    asked = headers.get("retry-after", "").strip()[:100]
     if re.fullmatch(r"\d{1,9}", asked):
         return float(asked)
     with contextlib.suppress(ValueError, TypeError, OverflowError):
@@ -2514,12 +2788,15 @@ async def fal_session(job: Job, seconds: float | None = None) -> AsyncIterator[N
             CURRENT_JOB.set(job)
             if seconds:
                 job.deadline = seconds_from_now(seconds)
+            RUN.followed.append(job)
             try:
                 async with asyncio.timeout(seconds):
                     yield
             except (asyncio.CancelledError, TimeoutError):
                 await give_up(job)
                 raise
+            finally:
+                RUN.followed.remove(job)
 
 
 async def give_up(job: Job) -> None:
@@ -2555,16 +2832,16 @@ async def insist(awaitable: Awaitable[Any], job: Job, late_seconds: float) -> An
 @contextlib.asynccontextmanager
 async def platform(key: str | None) -> AsyncIterator[httpx.AsyncClient]:
     """A client for fal's platform API, which is no part of fal-client."""
+    headers = {}
+    if key:
+        headers["Authorization"] = f"Key {key}"
     with failures(Job()):
         async with CONNECTION.opened() as web:
-            client = web
-            if key:
-                client = httpx.AsyncClient(
-                    transport=Through(web),  # type: ignore[arg-type]
-                    headers={"Authorization": f"Key {key}"},
-                    timeout=60,
-                )
-            yield client
+            yield httpx.AsyncClient(
+                transport=Through(web),  # type: ignore[arg-type]
+                headers=headers,
+                timeout=60,
+            )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -2574,16 +2851,19 @@ async def platform(key: str | None) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class StepFile:
-    """The only writer of records: a file of steps that one process at a time works on.
+    """The only writer of records: a file of steps that one process at a time appends to.
 
-    `kind` is what messages call the file. Whatever cannot be used as one is a usage error.
+    `kind` is what messages call the file. Whatever cannot be used as one is a usage error. A file
+    that is only read is neither made nor locked nor altered.
     """
 
     START = b'{"job": "'  # of every step, which tells a record from any other file
 
-    def __init__(self, path: str, kind: str) -> None:
+    def __init__(self, path: str, kind: str, to_append: bool) -> None:
         self._path, self._kind = path, kind
         self._file = -1
+        if not to_append:
+            return
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -2601,8 +2881,11 @@ class StepFile:
             self._file = -1
 
     def read(self) -> Iterator[tuple[int, Any]]:
-        """Yield each step and the number of its line; a last line that is torn is cut off."""
-        content = read_bytes(self._path)
+        """Yield each step and the number of its line; a last line that is torn is left out, and
+        cut off before anything is appended.
+        """
+        with open_regular_file(self._path) as file:
+            content = file.read()
         if content[: len(self.START)] != self.START[: len(content)]:
             raise usage_error(f"not a {self._kind}: {self._path}")
         lines = content.split(b"\n")
@@ -2613,8 +2896,9 @@ class StepFile:
             except (ValueError, RecursionError) as exc:
                 raise self.unreadable(line_number) from exc
             yield line_number, step
-        os.ftruncate(self._file, len(content) - len(torn))
-        if not lines:
+        if self._file >= 0:
+            os.ftruncate(self._file, len(content) - len(torn))
+        if self._file >= 0 and not lines:
             sync_folder(self._path)
 
     def unreadable(self, line_number: int) -> Failure:
@@ -2669,13 +2953,15 @@ class Journal:
         self._steps: StepFile | None = None
         self._facts: dict[str, Fields] = {}  # of each job, by its name
         self._twins: collections.Counter[str] = collections.Counter()
-        if not path or (dry and not os.path.exists(path)):
+        self._is_kept = path is not None and (os.path.exists(path) or not dry)
+        if path is None or not self._is_kept:
             return
-        self._steps = StepFile(path, "journal")
+        steps = StepFile(path, "journal", to_append=not dry)
+        self._steps = steps
         try:
-            for line_number, step in self._steps.read():
+            for line_number, step in steps.read():
                 if not self._learn(step):
-                    raise self._steps.unreadable(line_number)
+                    raise steps.unreadable(line_number)
         except BaseException:
             self.close()
             raise
@@ -2689,57 +2975,61 @@ class Journal:
         if not (isinstance(step, dict) and isinstance(step.get("job"), str)):
             return False
         facts = self._facts.setdefault(step["job"], {})
+        state = step.get("state")
+        if state == JobState.SENT:  # another attempt: nothing that was before holds for it
+            facts.clear()
         facts.update(step)
-        state = facts.get("state")
+        request_id = facts.get("request_id")
+        if request_id is not None and not is_request_id(request_id):
+            return False
         return isinstance(state, str) and JOURNAL_STATES.get(state) in facts
 
-    def attach(self, job: Job, endpoint: str) -> None:
-        """Set a job to where the journal has it; what it becomes is recorded from then on."""
-        if self._steps is None:
+    def attach(self, job: Job, endpoint: str, digest: Callable[[str], str]) -> None:
+        """Set a job to where the journal has it; what it becomes is recorded from then on.
+
+        `digest` gives the same for the same picture, and for a URL the URL.
+        """
+        if not self._is_kept:
             return
-        name = self._name(endpoint, job.arguments)
+        content = json.dumps([endpoint, with_media(digest, job.arguments)], sort_keys=True)
+        name = self._name(content)
         facts = self._facts.get(name, {})
         job.state = facts.get("state", JobState.NEW)
         job.request_id = facts.get("request_id")
         job.response = facts.get("result")
+        if isinstance(facts.get("raw_result"), str):
+            job.response = Raw(facts["raw_result"])
         job.saved = facts.get("saved")
         topic = str(job.arguments.get("image_url") or job.arguments.get("prompt"))
         about = {"model": endpoint, "about": redact(topic)[:200]}
-        job.record = functools.partial(self._record, self._steps, name, about)
+        job.record = functools.partial(self._record, name, about)
 
-    def _name(self, endpoint: str, arguments: Arguments) -> str:
-        """The name of the next job with these arguments; twins are told apart by their order."""
-        content = json.dumps([endpoint, with_media(file_digest, arguments)], sort_keys=True)
+    def _name(self, content: str) -> str:
+        """The name of the next job of this content; twins are told apart by their order."""
         digest = hashlib.sha256(content.encode()).hexdigest()[:32]
         self._twins[digest] += 1
         return f"{digest}-{self._twins[digest]}"
 
     def _record(
         self,
-        steps: StepFile,
         name: str,
         about: Fields,
         state: str,
         **facts: Any,
     ) -> None:
         """Append a step of a job; a job that cannot be recorded is not sent."""
+        assert self._steps
         if state == JobState.SENT:
             facts = about
+        if isinstance(facts.get("result"), Raw):  # not to be read back as JSON
+            facts = {"result": None, "raw_result": str(facts["result"])}
         try:
-            steps.append({"job": name, "state": state, "at": utc_now(), **facts})
+            self._steps.append({"job": name, "state": state, "at": utc_now(), **facts})
         except OSError as exc:
             message = f"the journal cannot be written to: {reason_of(exc)}"
             if state == JobState.SENT:
                 raise Failure("journal_failed", f"{message}; the job was not sent") from exc
             note(message)
-
-
-def file_digest(source: str) -> str:
-    """The same for the same picture, whatever its name."""
-    if is_remote(source):
-        return source
-    content = read_bytes(os.path.expanduser(source))
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -2755,9 +3045,21 @@ def is_remote(source: str) -> bool:
     return re.match(r"https?://|data:", source, re.I) is not None
 
 
-def first_bytes(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(HEAD_BYTES)
+def open_regular_file(path: str) -> IO[bytes]:
+    """A file of a disk to read; a pipe or a device, which may have no end, is a usage error."""
+    try:
+        file = open(path, "rb", opener=open_at_once)  # noqa: SIM115
+    except OSError as exc:
+        raise usage_error(f"cannot read {path}: {reason_of(exc)}") from exc
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise usage_error(f"not a file: {path}")
+    return file
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for somebody who writes into a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows has not
 
 
 def media_type(head: bytes) -> str | None:
@@ -2794,15 +3096,80 @@ def open_bytes(path: str) -> IO[bytes]:
     return file
 
 
-def open_image(path: str, image_format: str) -> tuple[Image.Image, str]:
-    """A picture upright as its EXIF orientation says, with Pillow's name of its new format."""
+class MediaFile(NamedTuple):
+    """A local file as it was when it was opened, once: what was checked is what is sent."""
+
+    content: bytes
+    content_type: str
+    digest: str
+
+
+# The content types of what was read to its end, by digest: each content is read once.
+TYPES_READ: dict[str, str] = {}
+
+
+def open_media_file(path: str) -> MediaFile:
+    """A picture, a clip or a sound, which is media to its end and not by its first bytes alone."""
+    with open_regular_file(home_path(path)) as file:
+        content = file.read()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest not in TYPES_READ:
+        TYPES_READ[digest] = read_to_the_end(path, content)
+    return MediaFile(content, TYPES_READ[digest], digest)
+
+
+def read_to_the_end(path: str, content: bytes) -> str:
+    """The content type of a file that is what its first bytes say; else a usage error."""
+    content_type = media_type(content[:HEAD_BYTES])
+    if content_type is None:
+        raise usage_error(f"not a media file: {path}")
+    if readable_formats(content_type):
+        with picture(path, io.BytesIO(content)) as image:
+            image.load()
+    elif is_text_behind(content):
+        raise usage_error(f"not a media file, but text behind the start of one: {path}")
+    return content_type
+
+
+def is_text_behind(content: bytes) -> bool:
+    """Whether nearly all behind a file's first bytes is text, which no clip and no sound is."""
+    rest = content[HEAD_BYTES:]
+    return len(rest.translate(None, delete=TEXT_BYTES)) * 20 < len(rest)
+
+
+def readable_formats(content_type: str | None) -> list[str]:
+    """Pillow's names of the formats of a content type, as far as this Pillow has them."""
+    names = PICTURE_FORMATS.get(content_type or "", ())
+    Image.init()
+    return [name for name in names if name in Image.OPEN]
+
+
+@contextlib.contextmanager
+def picture(path: str, file: IO[bytes]) -> Iterator[Image.Image]:
+    """A picture of one of the formats that are meant: Pillow reads others by starting programs.
+
+    Whatever fails over it is a usage error.
+    """
+    content_type = media_type(file.read(HEAD_BYTES))
+    formats = readable_formats(content_type)
+    file.seek(0)
     try:
-        with Image.open(path) as opened_image:
-            image = ImageOps.exif_transpose(opened_image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=formats)
+        if image.width * image.height > MAX_PIXELS:
+            raise usage_error(f"the picture has more than {MAX_PIXELS} pixels: {path}")
+        yield image
     except (ImportError, Failure):
         raise
     except Exception as exc:  # Pillow's readers raise anything over a broken file
         raise usage_error(f"not a picture that Pillow can read: {path}: {reason_of(exc)}") from exc
+
+
+def open_image(path: str, image_format: str) -> tuple[Image.Image, str]:
+    """A picture upright as its EXIF orientation says, with Pillow's name of its new format."""
+    with open_regular_file(path) as file, picture(path, file) as opened_image:
+        image = ImageOps.exif_transpose(opened_image)
     if image_format not in ("jpeg", "jpg"):
         return image, image_format
     if image.has_transparency_data:
@@ -2854,14 +3221,18 @@ async def uploaded(upload: Callable[..., Awaitable[str]], *content: Any) -> str:
         return url
 
 
-async def _maybe_upload(source: str) -> str:
-    """A URL for a media file: a local one is uploaded, anything else is a URL already."""
-    path = read_media_file(source)
-    if is_remote(path):
-        return path
-    content = read_bytes(path)
-    content_type = str(media_type(content[:HEAD_BYTES]))
-    return await uploaded(fal_client.upload_async, content, content_type, portable_name(path))
+async def _maybe_upload(source: str, digest: str | None = None) -> str:
+    """A URL for a media file: a local one is uploaded, anything else is a URL already.
+
+    A file whose content has not the digest any longer is not sent.
+    """
+    if is_remote(source):
+        return source
+    file = open_media_file(source)
+    if digest not in (None, file.digest):
+        raise usage_error(f"the file has changed since the command began: {source}")
+    name = portable_name(source)
+    return await uploaded(fal_client.upload_async, file.content, file.content_type, name)
 
 
 def source_key(source: str) -> str:
@@ -2872,16 +3243,29 @@ def source_key(source: str) -> str:
 
 
 class Uploads:
-    """Uploads each local picture once, however many jobs name it."""
+    """Uploads each local picture once, however many jobs name it, as it was when a journal's name
+    for its job was made of it.
+    """
 
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Task[str]] = {}  # by source_key
+        self._digests: dict[str, str] = {}  # by source_key, too
+
+    def digest(self, source: str) -> str:
+        """The same for the same picture, whatever its name."""
+        if is_remote(source):
+            return source
+        key = source_key(source)
+        if key not in self._digests:
+            self._digests[key] = open_media_file(source).digest
+        return f"sha256:{self._digests[key]}"
 
     async def url(self, source: str) -> str:
         key = source_key(source)
         if key not in self._under_way:
             # a task of its own: its session must not be the one of what the job sends
-            self._under_way[key] = asyncio.ensure_future(_maybe_upload(source))
+            upload = _maybe_upload(source, self._digests.get(key))
+            self._under_way[key] = asyncio.ensure_future(upload)
         return await asyncio.shield(self._under_way[key])
 
     async def replace(self, arguments: Arguments) -> Fields:
@@ -3114,7 +3498,8 @@ class Target:
     """Where files go: a folder (it exists, or the text ends in /), a file name, or a template.
 
     `text` is what the user wrote, `asked` the extension in it, with its dot; `file` is the path
-    of the file if it is known already, and `folder` the folder that exists before all names are.
+    of the file if it is known already, and `named_file` that path if it has the extension, too;
+    `folder` is the folder that exists before all names are known.
     """
 
     FIELDS = ("index", "name", "ext", "request_id", "model", "seed", "prompt", "date")
@@ -3122,7 +3507,7 @@ class Target:
     def __init__(self, text: str) -> None:
         self.text = text
         self.asked = ""
-        path = os.path.expanduser(text)
+        path = home_path(text)
         check_output_path(path)
         if os.path.isdir(path):
             self._parts = [(os.path.join(path, ""), "model")]  # braces in it are no fields
@@ -3136,6 +3521,7 @@ class Target:
         self._names_extension = path.endswith(".{ext}")
         fields = [field for _, field in self._parts if field]
         self.file = None if fields else path
+        self.named_file = os.path.abspath(path) if self.asked and not fields else None
         self.folder = os.path.abspath(os.path.dirname(self._parts[0][0]))
         check_folder(self.folder)
 
@@ -3224,9 +3610,10 @@ class Saving:
         self.media = media
         self.metadata = metadata
         self._names: set[str] = set()  # given to files by this command, in folded case
+        self._reserved: list[str] = []  # of the names that are being given
         self._counts: dict[str, int] = {}  # by a folded name: no lower number of it is free
         file = self.target.file if self.target else None
-        if file and not self._is_free(file):
+        if file and not self._is_free(os.path.abspath(file)):
             hint = "Name another file, or add --overwrite."
             raise usage_error(
                 f"argument --output: {file} exists already and is not overwritten", hint
@@ -3244,7 +3631,17 @@ class Saving:
             except OSError:
                 self._release(paths)
                 raise
+            remember_as_ours(paths)
             return paths
+
+    def may_replace(self, path: str) -> bool:
+        """Whether --overwrite holds for a file: the user has named it, or an earlier run of ours
+        has written it. What else has a name that a server chose is not replaced.
+        """
+        if not self.overwrite or not (os.path.islink(path) or os.path.isfile(path)):
+            return False
+        is_named = self.target is not None and path == self.target.named_file
+        return is_named or is_ours(path)
 
     def _claim(self, stem: str, extensions: Sequence[str]) -> list[str]:
         """Paths that nobody else has: no command gives a name twice, not even where upper and
@@ -3272,32 +3669,77 @@ class Saving:
         return count
 
     def _is_free(self, path: str) -> bool:
-        """Whether a file may get the name; what is no file is never replaced."""
+        """Whether a file may get the name."""
         if path.casefold() in self._names:
             return False
-        if not os.path.lexists(path):
-            return True
-        return self.overwrite and (os.path.islink(path) or os.path.isfile(path))
+        return not os.path.lexists(path) or self.may_replace(path)
 
     def _reserve(self, paths: Sequence[str]) -> None:
         """Hold names against other commands, by empty files: all of them or none."""
-        if self.overwrite:
-            return
-        reserved: list[str] = []
+        self._reserved = []
         try:
             for path in paths:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
-                reserved.append(path)
+                if not self.may_replace(path):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+                    self._reserved.append(path)
         except OSError:
-            self._release(reserved)
+            self._release(self._reserved)
             raise
 
     def _release(self, paths: Sequence[str]) -> None:
-        """Leave nothing under names that could not be given after all."""
-        if not self.overwrite:
-            for path in paths:
+        """Leave no empty file under names that could not be given after all."""
+        for path in paths:
+            if path in self._reserved:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+
+
+# What earlier runs have saved: a small database of path, size and time, the latest of them. Where
+# it cannot be had, nothing counts as ours.
+
+
+MAX_REMEMBERED = 20_000
+
+
+@contextlib.contextmanager
+def saved_files() -> Iterator[sqlite3.Connection]:
+    """The database; an sqlite3.Error or an OSError where there is none."""
+    folder = user_folder(STATE_FOLDER)
+    if folder is None:
+        raise FileNotFoundError("no home folder")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    path = os.path.join(folder, "saved.sqlite")
+    with contextlib.closing(sqlite3.connect(path, timeout=2)) as database, database:
+        database.execute(
+            "create table if not exists saved"
+            " (number integer primary key, path text unique, bytes integer, mtime integer)"
+        )
+        yield database
+
+
+def remember_as_ours(paths: Iterable[str]) -> None:
+    """Remember files as they are now; a home that cannot be written to is no problem."""
+    with contextlib.suppress(OSError, ImportError, sqlite3.Error), saved_files() as database:
+        for path in paths:
+            facts = os.stat(path)
+            database.execute(
+                "insert or replace into saved (path, bytes, mtime) values (?, ?, ?)",
+                (os.fsencode(path), facts.st_size, facts.st_mtime_ns),
+            )
+        database.execute(
+            "delete from saved where number <= (select max(number) from saved) - ?",
+            (MAX_REMEMBERED,),
+        )
+
+
+def is_ours(path: str) -> bool:
+    """Whether a file is as an earlier run has saved it."""
+    with contextlib.suppress(OSError, ImportError, sqlite3.Error), saved_files() as database:
+        query = "select bytes, mtime from saved where path = ?"
+        row = database.execute(query, (os.fsencode(path),)).fetchone()
+        facts = os.lstat(path)
+        return bool(row == (facts.st_size, facts.st_mtime_ns))
+    return False
 
 
 def numbered(stem: str, count: int) -> str:
@@ -3348,50 +3790,61 @@ def safe_name(value: Any) -> str:
 
 
 def extension_for(content_type: str, asked: str, name: str) -> str:
-    """The extension asked for if it suits the content or nobody knows better; else the
-    content's.
+    """The extension asked for if it suits the content or nobody knows better; else the content's,
+    or the name's, as far as it is one of a file that models make.
     """
     if asked and content_type == mimetypes.guess_type(f"x{asked}")[0]:
         return asked
-    if content_type != BINARY:
-        usual = mimetypes.guess_extension(content_type)
-        if usual:
-            return usual
-        if content_type in SIGNATURES:
-            return f".{content_type.partition('/')[2]}"
-    if asked:
+    told = told_extension(content_type)
+    if told is None and asked:
         return asked
     stem, _, ending = name.rpartition(".")
-    if stem and re.fullmatch("[A-Za-z0-9]{1,12}", ending):
-        return f".{ending.lower()}"
-    return ".bin"
+    if told is None and stem:
+        told = f".{ending.lower()}"
+    if told in PAGE_EXTENSIONS:
+        note(f"a page that a browser would run is saved as text: {printable(name)}")
+        return ".html.txt"
+    if told is None or not re.fullmatch(EXTENSIONS, told[1:]):
+        return ".bin"
+    return told
+
+
+def told_extension(content_type: str) -> str | None:
+    """The usual extension of a content type; None if it tells nothing."""
+    if content_type == BINARY:
+        return None
+    usual = mimetypes.guess_extension(content_type)
+    if usual is None and content_type in SIGNATURES:
+        usual = f".{content_type.partition('/')[2]}"
+    return usual
 
 
 # Files: fetching
 
 
-async def refuse_private(client: httpx.AsyncClient, url: httpx.URL) -> None:
-    """Keep answers from sending this program to its own machine, or to its neighbours."""
-    if not await is_public(client, url):
-        raise Failure("refused_url", f"not a public http(s) URL: {redact(str(url))[:200]}")
-
-
-async def is_public(client: httpx.AsyncClient, url: httpx.URL) -> bool:
-    """Whether all addresses of a URL's host are open to everybody; where a proxy resolves the
-    name, whether the name looks like it.
+async def public_addresses(client: httpx.AsyncClient, url: httpx.URL) -> list[str]:
+    """The addresses of a URL's host, which are open to everybody; none where a proxy resolves
+    its name. Keeps answers from sending this program to its own machine, or to its neighbours:
+    raises a Failure where one address, or the name, is not public.
     """
     host = url.raw_host.decode().rstrip(".").lower()
-    if url.scheme not in ("http", "https") or host == "" or url.userinfo:
-        return False
+    addresses: list[IPAddress] = []
+    is_public = url.scheme in ("http", "https") and host != "" and not url.userinfo
     try:
         addresses = [ipaddress.ip_address(host)]
     except ValueError:
-        if not is_public_name(host):
-            return False
-        addresses = []
-        if client._transport_for_url(url) is client._transport:  # no proxy's business
-            addresses = await resolve_host(host, url.port or 443)
-    return all(map(is_public_address, addresses))
+        is_public = is_public and is_public_name(host)
+    if is_public and not addresses and has_no_proxy(client, url):
+        addresses = await resolve_host(host, url.port or 443)
+    if not is_public or not all(map(is_public_address, addresses)):
+        raise Failure("refused_url", f"not a public http(s) URL: {redact(str(url))[:200]}")
+    if not has_no_proxy(client, url):
+        return []
+    return [str(address) for address in addresses]
+
+
+def has_no_proxy(client: httpx.AsyncClient, url: httpx.URL) -> bool:
+    return client._transport_for_url(url) is client._transport
 
 
 def is_public_name(host: str) -> bool:
@@ -3403,11 +3856,34 @@ def is_public_name(host: str) -> bool:
 
 async def resolve_host(host: str, port: int) -> list[IPAddress]:
     infos = await asyncio.get_running_loop().getaddrinfo(host, port)
-    return [ipaddress.ip_address(address[0]) for _, _, _, _, address in infos]
+    addresses = [ipaddress.ip_address(address[0]) for _, _, _, _, address in infos]
+    return list(dict.fromkeys(addresses))
+
+
+# IPv6 networks: all that is public, and the one whose addresses hold an IPv4 address at their end.
+GLOBAL_UNICAST = "2000::/3"
+NAT64 = "64:ff9b::/96"
 
 
 def is_public_address(address: IPAddress) -> bool:
+    """Whether anybody can reach an address; one that wraps an IPv4 address is what that is."""
+    wrapped = wrapped_address(address)
+    if wrapped is not None:
+        return is_public_address(wrapped)
+    if address.version == 6 and address not in ipaddress.ip_network(GLOBAL_UNICAST):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved)
+
+
+def wrapped_address(address: IPAddress) -> IPAddress | None:
+    """The IPv4 address that an IPv6 address leads to by way of a gateway."""
+    if address.version == 4:
+        return None
+    if address in ipaddress.ip_network(NAT64):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.teredo:
+        return address.teredo[1]
+    return address.ipv4_mapped or address.sixtofour
 
 
 @contextlib.asynccontextmanager
@@ -3416,13 +3892,38 @@ async def opened(
 ) -> AsyncIterator[httpx.Response]:
     """The answer that the URL leads to, each hop checked; no cookie is kept or handed on."""
     for _ in range(MAX_REDIRECTS + 1):
-        await refuse_private(client, url)
-        async with client.stream("GET", url, headers=headers) as response:
+        response = await request_file(client, url, headers)
+        async with contextlib.aclosing(response):
             if not response.has_redirect_location:
                 yield response
                 return
             url = url.join(response.headers["location"])
     raise Failure("refused_url", f"more than {MAX_REDIRECTS} redirects")
+
+
+async def request_file(
+    client: httpx.AsyncClient, url: httpx.URL, headers: dict[str, str]
+) -> httpx.Response:
+    """The head of the answer of a public host. It is connected to at an address that was checked,
+    since its name may lead elsewhere the next time.
+    """
+    addresses = await public_addresses(client, url)
+    if not addresses:
+        request = client.build_request("GET", url, headers=headers)
+        return await client.send(request, stream=True)
+    direct = httpx.AsyncClient(transport=client._transport)
+    for address in addresses:
+        request = direct.build_request(
+            "GET",
+            url.copy_with(host=address),
+            headers={"Host": url.netloc.decode(), **headers},
+            extensions={"sni_hostname": url.raw_host.decode()},
+        )
+        try:
+            return await direct.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            failed = exc
+    raise failed
 
 
 @contextlib.contextmanager
@@ -3438,22 +3939,22 @@ def writing() -> Iterator[None]:
 class Download:
     """A file on its way into a PartFile, over as many answers as it takes.
 
-    A transfer that broke goes on where it stopped if the host can tell that the file is still
-    the same, by a strong ETag, or at least sends ranges.
+    A transfer that broke goes on where it stopped only if the host can tell that the file is
+    still the same, by a strong ETag.
     """
 
     def __init__(self, part: PartFile, max_bytes: int) -> None:
         self.part = part
         self._max_bytes = max_bytes
         self._total: int | None = None  # bytes, if the host tells
-        self._range_headers: dict[str, str] | None = None  # what goes with Range, if that works
+        self._etag: str | None = None  # of what is in the part, if it is a strong one
 
     def request_headers(self) -> dict[str, str]:
         """The headers that ask for what is still missing."""
         headers = {"Accept-Encoding": "identity"}
-        if self.part.size and self._range_headers is not None:
+        if self.part.size and self._etag is not None:
             headers["Range"] = f"bytes={self.part.size}-"
-            headers.update(self._range_headers)
+            headers["If-Range"] = self._etag
         return headers
 
     def begin(self, response: httpx.Response) -> None:
@@ -3462,38 +3963,37 @@ class Download:
             # a few bytes may be gigabytes
             raise Failure("unexpected_answer", "the file came packed, which was not asked for")
         if self._is_rest(response):
-            total = response.headers["content-range"].rpartition("/")[2]
-        else:
-            self._start_over(response)
-            total = response.headers.get("content-length", "")
-            if "transfer-encoding" in response.headers:
-                total = ""
+            return
+        self._start_over(response)
+        total = response.headers.get("content-length", "")
+        if "transfer-encoding" in response.headers:
+            total = ""
         self._total = None
         if re.fullmatch(r"\d{1,18}", total):
             self._total = int(total)
             self._measure(self._total)
 
     def _is_rest(self, response: httpx.Response) -> bool:
-        """Whether the answer goes on behind the last byte that came."""
-        if response.status_code != 206 or self.part.size == 0:
+        """Whether the answer goes on behind the last byte that came, in the same file."""
+        if response.status_code != 206 or response.headers.get("etag") != self._etag:
             return False
         content_range = str(response.headers.get("content-range", ""))
-        return content_range.startswith(f"bytes {self.part.size}-")
+        total = "*" if self._total is None else str(self._total)
+        goes_on = content_range.startswith(f"bytes {self.part.size}-")
+        return self.part.size > 0 and goes_on and content_range.endswith((f"/{total}", "/*"))
 
     def _start_over(self, response: httpx.Response) -> None:
         """Drop what came before, for an answer that is the whole file or no file at all."""
         self.part.restart()
-        self._range_headers = None
+        self._etag = None
         status = response.status_code
         if status != 200:
             retryable = status in (206, 408, 416, 425, 429) or status >= 500
-            message = f"{response.url.host} answered HTTP {status}"
+            message = f"{response.request.headers['host']} answered HTTP {status}"
             raise Failure("http_error", message, retryable=retryable)
         etag = response.headers.get("etag", "W/")
         if not etag.startswith("W/"):
-            self._range_headers = {"If-Range": etag}
-        elif response.headers.get("accept-ranges") == "bytes":
-            self._range_headers = {}
+            self._etag = etag
 
     def write(self, chunk: bytes) -> None:
         self._measure(self.part.size + len(chunk))
@@ -3537,20 +4037,52 @@ async def fetch_once(client: httpx.AsyncClient, url: str, download: Download) ->
     return content_type.partition(";")[0].strip().lower()
 
 
-def decode_data_uri(source: str) -> tuple[bytes, str]:
-    """The bytes in a data URI, and the content type that it tells."""
-    header, _, payload = source[len("data:") :].partition(",")
-    content = urllib.parse.unquote_to_bytes(payload)
+def receive_data_uri(source: str, download: Download) -> str:
+    """Decode a data URI into a file, piece by piece; returns the content type that it tells."""
+    comma = source.find(",")
+    header = source[len("data:") : comma]
+    pieces = unquoted(source, comma + 1)
     if header.lower().endswith(";base64"):
-        try:
-            content = base64.b64decode(b"".join(content.split()), validate=True)
-        except ValueError as exc:
-            message = f"the data URI is broken: {reason_of(exc)}"
-            raise Failure("unexpected_answer", message) from exc
-    return content, header.partition(";")[0]
+        pieces = from_base64(pieces)
+    try:
+        for piece in pieces:
+            download.write(piece)
+    except ValueError as exc:
+        message = f"the data URI is broken: {reason_of(exc)}"
+        raise Failure("unexpected_answer", message) from exc
+    return header.partition(";")[0]
+
+
+PIECE = 1 << 16  # characters of a data URI that are decoded at once
+
+
+def unquoted(source: str, start: int) -> Iterator[bytes]:
+    """What is percent-encoded from there on."""
+    while start < len(source):
+        end = start + PIECE
+        for escape in (end - 2, end - 1):  # not to be torn apart
+            if source[escape : escape + 1] == "%":
+                end = escape
+                break
+        yield urllib.parse.unquote_to_bytes(source[start:end])
+        start = end
+
+
+def from_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The bytes behind base64, white space aside; a ValueError if it is none."""
+    rest = b""
+    for piece in pieces:
+        rest += b"".join(piece.split())
+        whole = len(rest) // 4 * 4
+        yield base64.b64decode(rest[:whole], validate=True)
+        rest = rest[whole:]
+    yield base64.b64decode(rest, validate=True)
 
 
 # Files: saving those of a response
+
+
+SAVED_FILES = "downloaded_files"  # under which a document lists what was saved
 
 
 class Saved(list[Fields]):
@@ -3567,7 +4099,7 @@ async def save_media(job: Job) -> Any:
     document = {"response": response}
     if isinstance(response, dict):
         document = dict(response)
-    document["downloaded_files"] = saved
+    document[SAVED_FILES] = saved
     job.unprinted = [document]
     saved += earlier_files(job, saving.target)
     if saved:
@@ -3580,7 +4112,13 @@ async def save_media(job: Job) -> Any:
         raise Failure(
             "download_failed",
             f"{len(lost)} of {len(saved) + len(lost)} files could not be saved",
-            hint=fetch_hint(job, saving, saving.target, has_file=bool(saved)),
+            hint=fetch_hint(
+                job,
+                saving,
+                saving.target,
+                has_file=bool(saved),
+                elsewhere=any(lost_file["type"] == "write_failed" for lost_file in lost),
+            ),
             details=lost,
         )
     job.record(JobState.DONE, saved=[saving.target.text, saved])
@@ -3653,8 +4191,7 @@ async def receive(client: httpx.AsyncClient, media: Media, download: Download) -
     if isinstance(media.source, bytes):
         download.write(media.source)
     elif media.is_data:
-        content, content_type = decode_data_uri(media.source)
-        download.write(content)
+        content_type = receive_data_uri(media.source, download)
     else:
         content_type = await fetch(client, media.source, download)
     part = download.part
@@ -3685,7 +4222,9 @@ def publish_with_metadata(
     if not saving.metadata:
         return saving.publish(stem, {extension: part})[0]
     metadata_extension = ".json"
-    if extension == ".json":
+    beside = stem + metadata_extension
+    is_taken = saving.overwrite and os.path.lexists(beside) and not saving.may_replace(beside)
+    if extension == ".json" or is_taken:
         metadata_extension = ".meta.json"
     with writing(), PartFile(folder) as metadata_part:
         metadata_part.write((json_text(provenance, 2) + "\n").encode())
@@ -3715,7 +4254,7 @@ def saved_paths(document: Any) -> list[str]:
         return []
     for holder in (document, document.get("result")):
         if isinstance(holder, dict):
-            files = holder.get("downloaded_files")
+            files = holder.get(SAVED_FILES)
             if isinstance(files, Saved):
                 return [file["path"] for file in files]
     return []
@@ -3732,13 +4271,21 @@ def earlier_files(job: Job, target: Target) -> list[Fields]:
     return list(files)
 
 
-def fetch_hint(job: Job, saving: Saving, target: Target, has_file: bool = False) -> str | None:
+def fetch_hint(
+    job: Job,
+    saving: Saving,
+    target: Target,
+    has_file: bool = False,
+    elsewhere: bool = False,
+) -> str | None:
     """The command that fetches the files of a job as this one would have; `has_file` tells that
-    some of them are saved.
+    some of them are saved, `elsewhere` that the place cannot be written to.
     """
     if not job.request_id:
         return None
     output = target.text
+    if elsewhere:
+        output = os.path.join(tempfile.gettempdir(), "")
     if job.index is not None:
         output = output.replace("{index}", str(job.index))
     if target.file and has_file:  # which has the name now
@@ -3937,20 +4484,28 @@ class Estimate(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What fal bills by: the arguments that tell how much of it a job takes, and how much where
-    neither they nor the model's defaults tell.
+    """What fal bills by: the arguments whose product tells how much of it a job takes, and how
+    much where neither they nor the model's defaults tell; None if that is not known then.
     """
 
-    arguments: tuple[str, ...]
-    default: float
+    arguments: tuple[str, ...] = ()
+    default: float | None = 1.0
 
+
+IMAGE = Unit(arguments=(*FLAG_NAMES["num_images"], "max_images"))
+ONE_A_JOB = Unit()
+OTHER_UNIT = Unit(default=None)
 
 # By fal's name for the unit, in lower case and without a plural s.
 UNITS = {
-    "image": Unit(arguments=(*FLAG_NAMES["num_images"], "max_images"), default=1),
-    "second": Unit(arguments=FLAG_NAMES["duration"], default=0),
+    "image": IMAGE,
+    "second": Unit(arguments=FLAG_NAMES["duration"], default=None),
+    "video": ONE_A_JOB,
+    "clip": ONE_A_JOB,
+    "generation": ONE_A_JOB,
+    "request": ONE_A_JOB,
+    "call": ONE_A_JOB,
 }
-OTHER_UNIT = Unit(arguments=(), default=0)
 
 
 async def quote(
@@ -4044,7 +4599,7 @@ def estimate_by_history(price: Arguments, fits: Sequence[Fit], history: float) -
     """What as many calls did cost; more if more than one image is asked for of each, unless the
     price of an image tells that better.
     """
-    images = sum(quantity_of(fitted, UNITS["image"]) for fitted in fits)
+    images = sum(quantity_of(fitted, IMAGE) or 0 for fitted in fits)
     if images <= len(fits) or unit_name(price) == "image":
         return estimate_of(fits, history, "historical price")
     cost = history / len(fits) * images
@@ -4052,14 +4607,18 @@ def estimate_by_history(price: Arguments, fits: Sequence[Fit], history: float) -
 
 
 def estimate_by_unit(price: Arguments, fits: Sequence[Fit], history: float) -> Estimate:
-    """What the arguments come to, as far as they tell how much of the price's unit they take."""
+    """What the arguments come to, as far as they tell how much of the price's unit they take.
+
+    A job takes one unit at least. Where it may take more and nobody knows, fal's history must
+    tell.
+    """
     name = unit_name(price)
     unit_price = dollars(price, "unit_price")
     unit = UNITS.get(name, OTHER_UNIT)
     quantities = [quantity_of(fitted, unit) for fitted in fits]
-    if unit_price and not history and not all(quantities):
+    if unit_price and not history and None in quantities:
         raise Failure("not_found", "fal has no history of it")
-    total = sum(quantities)
+    total = sum(quantity or 1.0 for quantity in quantities)
     return estimate_of(fits, total * unit_price, f"{total:.12g} x {unit_price:.12g} USD per {name}")
 
 
@@ -4077,9 +4636,9 @@ def unit_name(price: Arguments) -> str:
     return str(price.get("unit")).strip().lower().removesuffix("s")
 
 
-def quantity_of(fitted: Fit, unit: Unit) -> float:
-    """How much of a unit a job takes: the largest number that the unit's arguments have, or the
-    model's defaults for them.
+def quantity_of(fitted: Fit, unit: Unit) -> float | None:
+    """How much of a unit a job takes, by the unit's arguments or the model's defaults for them;
+    None if it is not known. Raises a Failure for an argument that is no number above 0.
     """
     amounts: list[float] = []
     for name in unit.arguments:
@@ -4089,12 +4648,14 @@ def quantity_of(fitted: Fit, unit: Unit) -> float:
         amount = as_number(value)
         if amount is None:
             amount = in_seconds(value)
-        if amount is not None and math.isfinite(amount):
+        if amount is not None and 0 < amount < math.inf:
             amounts.append(amount)
         elif name in fitted.arguments:
-            shown = redact(json.dumps(value))[:80]
-            raise Failure("unexpected_answer", f"{name} is no number: {shown}")
-    return max(amounts, default=unit.default)
+            shown = json_text(value)[:80]
+            raise Failure("unexpected_answer", f"{name} is no number above 0: {shown}")
+    if not amounts:
+        return unit.default
+    return math.prod(amounts)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -4204,7 +4765,8 @@ class Request(NamedTuple):
             messages = (f"{row['field']}: {row['message']}" for row in fitted.problems)
             raise Failure("invalid_arguments", "; ".join(messages), details=fitted.problems)
         for source in media_sources(fitted.arguments):
-            read_media_file(source)
+            if not is_remote(source):
+                open_media_file(source)
         return fitted
 
     def _fitted_or_unchecked(self, schema: ModelSchema) -> Fit:
@@ -4246,9 +4808,11 @@ def generate(
 async def plan_request(model: str, request: Request, options: Options) -> Fields:
     """What --dry-run shows: the request as it would be sent, but for the key and the uploads."""
     endpoint_id = options.endpoint(model)
-    schema = await request.schema(endpoint_id)
-    fitted = request.fit(schema)
-    estimate, notes = await quote(endpoint_id, [fitted], request.max_cost)
+    with failures(Job(model)):
+        async with asyncio.timeout(options.client_timeout):
+            schema = await request.schema(endpoint_id)
+            fitted = request.fit(schema)
+            estimate, notes = await quote(endpoint_id, [fitted], request.max_cost)
     return plan_document(
         model,
         request,
@@ -4409,7 +4973,7 @@ class PastJobs:
     def may_be_submitted_again(self, job: Job, failure: Failure) -> bool:
         """Whether a job that ended, or that fal has forgotten, is submitted anew."""
         has_failed = job.failed and job.state != JobState.DONE
-        if not has_failed and failure.status != 404:
+        if not has_failed and not failure.job_is_gone:
             return False
         return self.retry_failed or job.state == JobState.CANCELLED
 
@@ -4456,7 +5020,7 @@ class Batch:
         self.job = Job(model)  # stands for all of them where a failure needs one
         self.estimate: Estimate | None = None
         self._slots = asyncio.Semaphore(concurrency)
-        self._uploads = Uploads()
+        self.uploads = Uploads()
         self._tally: collections.Counter[str] = collections.Counter()
         pace = Pace()
         self.entries = [self._entry(index, request, pace) for index, request in enumerate(requests)]
@@ -4497,8 +5061,10 @@ class Batch:
 
     async def plans(self, max_cost: float | None) -> AsyncIterator[Fields]:
         """What --dry-run shows; the estimate is for all jobs that would be submitted."""
-        schema = await self.fit()
-        estimate, notes = await quote(self.endpoint, self.fitted, max_cost)
+        with failures(self.job):
+            async with asyncio.timeout(self.options.client_timeout):
+                schema = await self.fit()
+                estimate, notes = await quote(self.endpoint, self.fitted, max_cost)
         for index, entry in enumerate(self.entries):
             fitted = entry.fitted or entry.request.fit(schema)
             document = plan_document(
@@ -4579,7 +5145,7 @@ class Batch:
                     raise
         job.forget()
         assert entry.fitted, "what is not due is not submitted"
-        return await submit_and_follow(job, entry.fitted.arguments, self.options, self._uploads)
+        return await submit_and_follow(job, entry.fitted.arguments, self.options, self.uploads)
 
     def _count(self, line: Fields, skipped: bool) -> None:
         end = "done"
@@ -4654,7 +5220,7 @@ async def run_batch(
     max_cost = checks.get("max_cost")
     with contextlib.closing(Journal(past.journal, dry_run)) as journal:
         for job in batch.jobs:
-            journal.attach(job, batch.endpoint)
+            journal.attach(job, batch.endpoint, batch.uploads.digest)
         if dry_run:
             async for document in batch.plans(max_cost):
                 yield document
@@ -4836,22 +5402,17 @@ async def stream_events(job: Job, events: AsyncIterator[Any]) -> AsyncGenerator[
     """
     assert job.saving
     count = 0
-    try:
-        async with contextlib.aclosing(events) as open_events:  # type: ignore[type-var]
-            async for event in open_events:
-                earlier = job.response
-                job.response = event
-                count += 1
-                if not job.saving.target:
-                    yield event
-                    continue
-                job.unprinted = [event]
-                if count > 1 and not job.saving.media:
-                    yield earlier
-    except json.JSONDecodeError as exc:
-        # How some models end a stream; fal-client reads all as JSON.
-        if exc.doc != "[DONE]":
-            raise
+    async with contextlib.aclosing(events) as open_events:  # type: ignore[type-var]
+        async for event in open_events:
+            earlier = job.response
+            job.response = event
+            count += 1
+            if not job.saving.target:
+                yield event
+                continue
+            job.unprinted = [event]
+            if count > 1 and not job.saving.media:
+                yield earlier
     if not count:
         raise Failure("connection_lost", "the stream ended without an event")
 
@@ -5195,6 +5756,7 @@ ERRORS: dict[str, ErrorKind] = {
     "already_completed": ErrorKind(hint="Fetch the response with the command result."),
     "content_policy_violation": ErrorKind(hint="Reword the prompt, or use another picture."),
     "not_a_stream": ErrorKind(hint="Use subscribe-* for models that do not stream."),
+    "stream_failed": ErrorKind(),
     "realtime_error": ErrorKind(),
     "unexpected_answer": ErrorKind(),
     # Jobs and batches.
@@ -5241,6 +5803,7 @@ class Refusal(NamedTuple):
     kind: str | None
     message: str
     details: list[Fields] | None = None
+    job_is_gone: bool = False
 
 
 def answer_failure(response: Any, text: str) -> Failure:
@@ -5248,6 +5811,8 @@ def answer_failure(response: Any, text: str) -> Failure:
     status = response.status_code
     headers = response.headers
     kind = status_kind(status)
+    if "event-stream" in headers.get("content-type", ""):
+        text = "".join(re.findall("(?m)^data:(.*)$", text))
     try:
         refusal = read_refusal(json.loads(redact(text)))
     except (ValueError, RecursionError):  # a gateway's HTML page
@@ -5260,6 +5825,7 @@ def answer_failure(response: Any, text: str) -> Failure:
         status=status,
         details=refusal.details,
     )
+    failure.job_is_gone = refusal.job_is_gone
     failure.type = refusal.kind or headers.get("x-fal-error-type") or kind
     if failure.exit == Exit.USAGE:  # which promises that nothing was sent
         failure.exit = Exit.FAILED
@@ -5303,7 +5869,7 @@ def read_refusal(body: Any) -> Refusal:
         body = {"error_type": error.get("type"), "detail": error.get("message")}
     word = body.get("status")
     if isinstance(word, str) and word in QUEUE_WORDS:
-        return Refusal(word.lower(), QUEUE_WORDS[word])
+        return Refusal(word.lower(), QUEUE_WORDS[word], job_is_gone=word == "NOT_FOUND")
     reasons = (body.get(key) for key in ("detail", "error", "status", "message"))
     reason = next(filter(None, reasons), "")
     if isinstance(reason, list):  # the model refused its arguments
@@ -5333,6 +5899,17 @@ def read_detail(item: Any) -> Fields:
         "message": str(item.get("msg") or "refused"),
         "type": str(item.get("type") or "invalid_arguments"),
     }
+
+
+def stream_failure(data: str) -> Failure:
+    """What an event says that is called an error."""
+    try:
+        refusal = read_refusal(json.loads(redact(data)))
+    except (ValueError, RecursionError):
+        refusal = Refusal(None, redact(data) or "fal gave no reason")
+    failure = Failure("stream_failed", refusal.message, details=refusal.details)
+    failure.type = refusal.kind or failure.type
+    return failure
 
 
 def http_failure(exc: Any) -> Failure:
@@ -5479,7 +6056,7 @@ def leaves_a_job_running(failure: Failure) -> bool:
         return False
     if failure.may_be_repeated():
         return False
-    if failure.status == 429:
+    if failure.status == 429 or failure.job_may_run:
         return True
     return failure.exit in (Exit.NETWORK, *GIVEN_UP)
 
@@ -5525,82 +6102,163 @@ def command_line(*arguments: Any) -> str:
 # A line that starts with it has a chat agent send a file.
 MARK = "MEDIA:"
 
-# What ends a line, or steers a terminal or a reader's eyes, where JSON would let it stand.
-UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# What ends a line, steers a terminal, or is not seen: control characters, marks of direction, zero
+# width, fillers, variation selectors, tags, surrogates, private use. JSON lets it stand.
+UNSEEN = re.compile(
+    "[\x7f-\xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3164\ud800-\uf8ff\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\uffff\U000110bd\U000110cd\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U0010ffff]"
+)
+MAX_LINE = 2000  # characters of a message, or of a line for people
+MAX_DETAILS = 50  # things that a failure says went wrong
+
+PROXY_VARIABLES = (
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+)
+
+# Tokens that fal gave for this command; see keep_secret.
+tokens_of_ours: list[str] = []
+
+
+def keep_secret(token: str) -> None:
+    """Have a token of ours appear in no output, as if it were the key."""
+    if token not in tokens_of_ours:
+        tokens_of_ours.append(token)
 
 
 def redact(text: str) -> str:
-    """The text without the key, whole or its secret half, as it is or inside JSON."""
-    for word in secrets():
-        for form in (word, json.dumps(word)[1:-1]):
-            text = text.replace(form, "[FAL_KEY]")
+    """The text without the key, whole or its secret half, as it is or inside JSON; without tokens
+    made of it, and passwords of proxies.
+    """
+    forms = forms_of_secrets(
+        os.environ.get("FAL_KEY", ""),
+        os.environ.get("FAL_KEY_SECRET", ""),
+        tuple(os.environ.get(name, "") for name in PROXY_VARIABLES),
+        tuple(tokens_of_ours),
+    )
+    for form, name in forms:
+        text = text.replace(form, name)
     return text
 
 
-def secrets() -> list[str]:
-    """What no output may hold; what is shorter than eight characters is no secret."""
-    key = os.environ.get("FAL_KEY", "").strip()
-    secret_of_key = key.rpartition(":")[2]
-    secret = os.environ.get("FAL_KEY_SECRET", "").strip()
-    words = []
-    for word in (key, secret_of_key, secret):
+@functools.lru_cache(maxsize=4)
+def forms_of_secrets(
+    key: str, secret: str, proxies: tuple[str, ...], tokens: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """What no output may hold, and what stands in its place; what is shorter than eight
+    characters is no secret.
+    """
+    key = key.strip()
+    words = [(word, "[FAL_KEY]") for word in (key, key.rpartition(":")[2], secret.strip())]
+    words += [(token, "[token]") for token in tokens]
+    for proxy in proxies:
+        password = proxy.rpartition("@")[0].partition("://")[2].partition(":")[2]
+        words += [(password, "[password]"), (urllib.parse.unquote(password), "[password]")]
+    forms = []
+    for word, name in words:
         if len(word) >= 8:
-            words.append(word)
-    return words
+            forms += [(word, name), (json.dumps(word)[1:-1], name)]
+    return forms
 
 
 def printable(text: str) -> str:
-    """Text from a server on one line, unable to steer the terminal."""
+    """Text from a server on one line of bounded length, unable to steer the terminal."""
     characters = []
-    for character in text:
+    for character in UNSEEN.sub(" ", cut(text)):
         if not character.isprintable():
             character = " "
         characters.append(character)
     return "".join(characters)
 
 
+def cut(text: str, length: int = MAX_LINE) -> str:
+    """The text, or its start if it is too long to be read."""
+    if len(text) <= length:
+        return text
+    return f"{text[:length]}… ({len(text)} characters)"
+
+
 def unmarked(text: str) -> str:
     """The text with no line that a chat agent takes for a file to send."""
     if MARK not in text.upper():
         return text
-    return re.sub(r"(?im)^(\s*media):", r"\1 :", text)
+    return re.sub(r"(?im)^([^\S\n]*media):", r"\1 :", text)
 
 
-def jsonable(value: Any, content_type: Any = None) -> Any:
+class Raw(str):
+    """JSON as it came, which nests more deeply than programs read."""
+
+
+def nests_deeply(text: str) -> bool:
+    """Whether JSON nests more deeply than MAX_DEPTH."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', text, re.DOTALL):
+        if token[0] in "[{":
+            depth += 1
+        elif token[0] in "]}":
+            depth -= 1
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+def jsonable(value: Any, raw: dict[str, Raw], content_type: Any = None) -> Any:
     """A value that JSON can hold and that does not tell the key.
 
     Bytes, which fal sends for images, become data URIs of the type told beside them; NaN and
-    infinities become null.
+    infinities become null; of Raw there is a placeholder, noted in `raw`. What an answer calls
+    by the name of our list of files gets another name.
     """
     if isinstance(value, Mapping):
         content_type = value.get("content_type")
-        return {redact(str(name)): jsonable(item, content_type) for name, item in value.items()}
+        fields = {}
+        for name, item in value.items():
+            if name == SAVED_FILES and not isinstance(item, Saved):
+                name = f"model_{name}"
+            fields[redact(str(name))] = jsonable(item, raw, content_type)
+        return fields
     if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
+        return [jsonable(item, raw) for item in value]
     if isinstance(value, bytes):
         if not isinstance(content_type, str):
-            content_type = media_type(value[:32]) or BINARY
+            content_type = media_type(value[:HEAD_BYTES]) or BINARY
         return fal_client.encode(value, content_type)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (int, float)):
         return value
+    if isinstance(value, Raw):
+        placeholder = os.urandom(16).hex()
+        raw[placeholder] = value
+        return placeholder
     return redact(str(value))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON in UTF-8, but for what ends a line or steers a terminal, which is escaped."""
+    """JSON in UTF-8; what ends a line, steers a terminal or is not seen is escaped."""
+    raw: dict[str, Raw] = {}
     text = json.dumps(
-        jsonable(value),
+        jsonable(value, raw),
         ensure_ascii=False,
         allow_nan=False,
         indent=indent,
     )
-    return UNSAFE_IN_JSON.sub(escape_in_json, text)
+    for placeholder, as_it_came in raw.items():
+        on_one_line = " ".join(redact(as_it_came).splitlines())
+        text = text.replace(f'"{placeholder}"', on_one_line)
+    return UNSEEN.sub(escape_in_json, text)
 
 
 def escape_in_json(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
+    return json.dumps(match[0])[1:-1]
 
 
 class Console:
@@ -5633,6 +6291,8 @@ class Console:
             stream = getattr(sys, name)
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # no descriptor
+                os.set_blocking(stream.fileno(), True)  # or a pipe takes 64 KiB and no more
 
     def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
         """Print the one document of a command, as JSON or as text for people."""
@@ -5744,6 +6404,14 @@ console = Console()
 note = console.note
 
 
+SHORTEST_TURN, LONGEST_TURN = 0.1, 5.0  # seconds between two looks at a job
+
+
+def turn_at(age: float) -> float:
+    """Seconds until the next look at a job that is followed for so many seconds."""
+    return min(max(age * 0.05, SHORTEST_TURN), LONGEST_TURN)
+
+
 class Pace:
     """How often to look at jobs.
 
@@ -5759,14 +6427,14 @@ class Pace:
 
     async def wait(self, age: float) -> None:
         """Until the next look at a job of that age in seconds."""
-        turn = min(max(age * 0.05, 0.1), 5.0)
+        turn = turn_at(age)
         if self._quickest is not None:
-            await asyncio.sleep(max(turn, min(self._quickest - age, 5.0)))
+            await asyncio.sleep(max(turn, min(self._quickest - age, LONGEST_TURN)))
             return
         if self._ended is None:
             self._ended = asyncio.Event()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(turn * self.followed, 5.0)):
+            async with asyncio.timeout(min(turn * self.followed, LONGEST_TURN)):
                 await self._ended.wait()
 
     def ended(self, age: float) -> None:
@@ -5786,12 +6454,22 @@ class Progress:
         self._state = ""
         self._seen: set[tuple[str, str]] = set()
         self._started: float | None = None
+        self._unreported_looks = 0
 
     def say(self, text: str) -> None:
         console.line(self._label + text)
 
+    async def until_next_look(self) -> None:
+        """Keep the pace where fal-client looks by itself, as it does before it fetches a result:
+        it takes one more look for granted, and fal may contradict itself.
+        """
+        self._unreported_looks += 1
+        if self._unreported_looks > 2:
+            await asyncio.sleep(turn_at(self._unreported_looks * SHORTEST_TURN))
+
     async def follow(self, status: fal_client.Status) -> None:
         """Report, then wait until it is time to look again."""
+        self._unreported_looks = 0
         if self._started is None:
             self._started = time.monotonic()
             self._pace.followed += 1
@@ -5826,10 +6504,10 @@ class Progress:
         if key in self._seen:
             return
         self._seen.add(key)
-        if not console.has_room():
-            note("further lines of the log are left out; the command status shows them")
-            return
         for line in message.splitlines():
+            if not console.has_room():
+                note("further lines of the log are left out; the command status shows them")
+                return
             self.say(f"| {line}")
 
 
@@ -6011,18 +6689,24 @@ async def leave_threads(*_: Any) -> None:
     """Leave threads to themselves."""
 
 
+# Seconds within which several signals are one wish: a shell's and its parent's Ctrl-C, SIGTERM
+# and SIGHUP of a service that ends.
+ONE_STOP = 1.0
+
+
 @contextlib.contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Cancel the running task at the first Ctrl-C, SIGTERM or SIGHUP; leave at the second."""
+    """Cancel the running task at the first Ctrl-C, SIGTERM or SIGHUP; leave at a later one."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task
 
     def stop(number: int, frame: Any) -> None:
-        if RUN.stopped_by:
+        if RUN.stopped_by is None:
+            RUN.stopped_by, RUN.stopped_at = number, time.monotonic()
+            loop.call_soon_threadsafe(task.cancel)
+        elif time.monotonic() - RUN.stopped_at >= ONE_STOP:
             leave_at_once()
-        RUN.stopped_by = number
-        loop.call_soon_threadsafe(task.cancel)
 
     handlers = {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -6083,8 +6767,8 @@ def add_what_became_of_jobs(failure: Failure) -> None:
     failure.happened_to(RUN.job)
     if failure.exit in GIVEN_UP and not failure.hint:
         failure.hint = RUN.job.hint  # now, for a job that still runs may take its place below
-    if RUN.running:
-        failure.job = RUN.running[0]
+    if RUN.left_running:
+        failure.job = RUN.left_running[0]
     failure.message += RUN.report()
     failure.in_doubt = failure.in_doubt or RUN.jobs_in_doubt > 0
 
@@ -6125,6 +6809,8 @@ def run_as_command() -> NoReturn:
     Python would first join all threads, and one may hang in getaddrinfo long after the time
     limit.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
