@@ -28,11 +28,11 @@ first, the wire in the middle, the commands after what they call; the last three
     Vocabulary            exit statuses, failures, jobs, what became of them, flags and commands
     What fal offers       tables: models, hosts, limits, media types
     Flags                 readers of values, a row for each flag, files of jobs
-    Schemas and fitting   what a model takes, and arguments made of what the user asked
+    Schemas and fitting   reading what a model takes, arguments made of what the user asked
     The wire              HTTP clients, fal-client's innards, paying once, sessions
     Records               steps on disk, and what a batch knows of its jobs
-    Files                 reading, uploading, finding media, fetching, saving
-    Search and prices     models, prices, estimates
+    Files                 written whole, read, uploaded, found in answers, fetched, saved
+    Search and prices     models, what they take, prices, estimates
     Jobs and batches      options, requests, following a job, many jobs at once
     Commands              one function each; they call the sections above
     Failures              ERRORS, from an exception or an answer to a Failure, what to do next
@@ -91,7 +91,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeGuard, TypeVar
 
 __version__ = "1.0.0"
@@ -231,7 +231,6 @@ class Failure(Exception):
         self.details = details
         self.job: Job | None = None
         self.retry_is_fals_word = False  # `retryable` is what fal says, and no guess of ours
-        self.in_doubt = False  # something may be running that nobody has the request id of
         self.job_is_gone = False  # in fal's own word
         self.job_may_run = False  # though fal's answer to its submission was no success
 
@@ -305,7 +304,7 @@ class Job:
         self.model = model
         self.request_id = request_id
         self.index: int | None = None  # its place in a batch
-        self.state: str = JobState.NEW
+        self.state = JobState.NEW
         self.failed = False  # fal called the accepted job a failure
         self.cancelled_if_given_up = False
         self.deadline: float | None = None  # in the event loop's seconds
@@ -348,6 +347,9 @@ class Job:
         self.response = response
         self.unprinted = [response]
         self.becomes(JobState.DONE, result=response)
+
+    def was_printed(self) -> None:
+        self.unprinted = []
 
     def forget(self) -> None:
         """Start over, as if nothing had been sent."""
@@ -405,72 +407,6 @@ class Run:
 def usage_error(message: str, hint: str | None = None) -> Failure:
     """A mistake in the command line or in what it names; nothing was sent."""
     return Failure("usage_error", message, hint=hint)
-
-
-def user_folder(folder: UserFolder) -> str | None:
-    """Where a folder of the program's own is, or could be made; None without a home."""
-    places = {"darwin": folder.macos, "win32": os.environ.get("LOCALAPPDATA", "~")}
-    place = os.environ.get(folder.variable) or places.get(sys.platform, folder.elsewhere)
-    path = os.path.expanduser(place)
-    if not os.path.isabs(path):  # the standard has relative ones ignored; `~` is no folder
-        return None
-    return os.path.join(path, "fal-skill")
-
-
-class PartFile:
-    """A file that gets its name only when it is complete; until then it has a hidden one, in the
-    folder that it is made for, and is deleted when the block ends.
-
-    Of what is in it, `size` is the number of bytes and `head` the first of them. A disk that
-    takes no more raises OSError.
-    """
-
-    def __init__(self, folder: str) -> None:
-        os.makedirs(folder, exist_ok=True)
-        self._path = os.path.join(folder, f".{os.urandom(8).hex()}.part")
-        self._file = open(self._path, "xb")  # noqa: SIM115
-        self.size = 0
-        self.head = b""
-
-    def __enter__(self) -> PartFile:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk, where closing writes what is left
-            self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-
-    def write(self, chunk: bytes) -> None:
-        self.head += chunk[: HEAD_BYTES - len(self.head)]
-        self.size += len(chunk)
-        self._file.write(chunk)
-
-    def restart(self) -> None:
-        self._file.seek(0)
-        self._file.truncate()
-        self.size = 0
-        self.head = b""
-
-    def finish(self) -> None:
-        """Hand what is still in memory to the disk: all of it is there, or this fails."""
-        self._file.close()
-
-    def rename(self, path: str) -> None:
-        """Give a finished file its name; a link of that name is replaced, not followed."""
-        try:
-            os.replace(self._path, path)
-        except OSError as exc:
-            if exc.errno != errno.EXDEV:
-                raise
-            self._copy(path)
-
-    def _copy(self, path: str) -> None:
-        """Get to another disk, as whole as here."""
-        with open(self._path, "rb") as file, PartFile(os.path.dirname(path)) as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
-            copy.finish()
-            copy.rename(path)
 
 
 class Flag(NamedTuple):
@@ -728,17 +664,6 @@ PAGE_WORDS = (
 )
 
 
-class UserFolder(NamedTuple):
-    """A folder of the program's own: the variable that names its place, and the usual places."""
-
-    variable: str
-    macos: str
-    elsewhere: str
-
-
-CACHE_FOLDER = UserFolder("XDG_CACHE_HOME", "~/Library/Caches", "~/.cache")
-STATE_FOLDER = UserFolder("XDG_STATE_HOME", "~/Library/Application Support", "~/.local/state")
-
 # Of one file: bytes at most, hosts that may hand it on, and seconds between attempts at it.
 MAX_BYTES = 2 * 1024**3
 MAX_REDIRECTS = 5
@@ -912,20 +837,13 @@ def read_file_or_stdin(path: str) -> str:
 
 def read_picture(source: str) -> str:
     """An http(s) URL, a data URI, or a local picture, which is uploaded when it is needed."""
-    return read_media_file(source, "image/")
-
-
-def read_media_file(source: str, kind: str = "") -> str:
-    """A URL, or a local file that is a picture, a clip or a sound."""
     if is_remote(source):
         return source
     path = read_local_file(source)
     with open_regular_file(path) as file:
         content_type = media_type(file.read(HEAD_BYTES))
-    if content_type is None or not content_type.startswith(kind):
-        expected = "a picture" if kind else "a media file"
-        hint = "upload-file uploads files of any kind."
-        raise usage_error(f"not {expected}: {path}", hint)
+    if content_type is None or not content_type.startswith("image/"):
+        raise usage_error(f"not a picture: {path}", "upload-file uploads files of any kind.")
     return path
 
 
@@ -1361,8 +1279,6 @@ I2V = Task(
 # ---------------------------------------------------------------------------------------------
 
 
-COPY_IS_FRESH = 86400  # seconds that the copy of a document is used without asking fal
-LOOK_UP_TIME = 10  # seconds for asking fal for a document, both attempts together
 MAX_SCHEMA_VALUES = 20_000  # JSON values of a schema whose references are replaced
 MAX_SCHEMA_DEPTH = 60  # of schemas, and of values within schemas
 
@@ -1389,72 +1305,6 @@ class ModelSchema(NamedTuple):
         if self.reason.type == "not_found":
             return "fal did not tell the model's arguments: they were not checked"
         return f"the model's arguments were not checked: {self.reason.message}"
-
-
-async def fetch_schema(model: str) -> ModelSchema:
-    """What the model takes, from a copy of at most a day, from fal, or else from an older copy."""
-    model_row, age = read_copy(model)
-    copied = read_model_schema(model_row, model)
-    if copied.input_schema is not None and 0 <= age < COPY_IS_FRESH:
-        return copied
-    try:
-        model_row = await look_up(model)
-    except Failure as failure:
-        reason = failure
-    else:
-        fetched = read_model_schema(model_row, model)
-        if fetched.input_schema is not None:
-            store_copy(model, model_row)
-            return fetched
-        message = f"fal does not tell what {model} takes"
-        reason = Failure("not_found", message, hint=near_models(model))
-    if copied.input_schema is not None:
-        return copied._replace(state="stale")
-    return ModelSchema(reason=reason)
-
-
-async def look_up(model: str) -> Any:
-    """The row of fal's model search, with the model's document; None if fal knows no such model.
-
-    A second attempt is made with the key, if there is one, since that raises the rate limit.
-    The Failure of the first attempt is raised if both fail.
-    """
-    deadline = seconds_from_now(LOOK_UP_TIME)
-    try:
-        return await request_row(model, None, deadline)
-    except Failure as failure:
-        if seconds_from_now(0) >= deadline:
-            raise
-        first_failure = failure
-    key = None
-    with contextlib.suppress(Failure):
-        key = api_key()
-    try:
-        return await request_row(model, key, deadline)
-    except Failure:
-        raise first_failure from None
-
-
-async def request_row(model: str, key: str | None, deadline: float) -> Any:
-    """One attempt at the look-up; the deadline is in the event loop's seconds."""
-    params = {"endpoint_id": model, "expand": "openapi-3.0"}
-    try:
-        async with asyncio.timeout_at(deadline), platform(key) as client:
-            response = await client.get(MODELS_URL, params=params)
-            if response.status_code == 404:
-                return None
-            answer = response.raise_for_status().json()
-    except TimeoutError as exc:
-        message = f"fal did not answer within {LOOK_UP_TIME} s"
-        raise Failure("timeout", message, retryable=True) from exc
-    model_rows = descend(answer, ["models"])
-    if not isinstance(model_rows, list):
-        message = "fal gave an answer that cannot be read: it lists no models"
-        raise Failure("unexpected_answer", message)
-    for model_row in model_rows:
-        if descend(model_row, ["endpoint_id"]) == model:
-            return model_row
-    return None
 
 
 def read_model_schema(model_row: Any, model: str) -> ModelSchema:
@@ -1513,7 +1363,7 @@ class SchemaReader:
             target = self._find(reference)
             schema = {**self.read(target, depth + 1, (*references, reference)), **schema}
         for part in schema.pop("allOf", []):
-            schema = {**part, **schema}
+            schema = both_schemas(part, schema)
         return schema
 
     def _read_keywords(self, node: Fields, depth: int, references: tuple[str, ...]) -> Fields:
@@ -1547,6 +1397,16 @@ class SchemaReader:
         if isinstance(value, list):
             return all(self._has_room(item, depth + 1) for item in value)
         return not isinstance(value, float) or math.isfinite(value)
+
+
+def both_schemas(schema: Fields, other: Fields) -> Fields:
+    """A schema for what fulfils both; where they differ, the other has the last word."""
+    both = {**schema, **other}
+    if "properties" in schema and "properties" in other:
+        both["properties"] = {**schema["properties"], **other["properties"]}
+    if "required" in schema and "required" in other:
+        both["required"] = list(dict.fromkeys(schema["required"] + other["required"]))
+    return both
 
 
 def is_well_typed(keyword: str, value: Any) -> bool:
@@ -1613,43 +1473,6 @@ KEYWORD_TYPES: dict[str, Callable[[Any], bool]] = {
     "minItems": is_count,
     "maxItems": is_count,
 }
-
-
-# Copies of documents, in the user's cache folder
-
-
-def cache_file(model: str) -> str | None:
-    """Where the copy of the model's row is; None if there is no place for it."""
-    folder = user_folder(CACHE_FOLDER)
-    if folder is None:
-        return None
-    return os.path.join(folder, model.replace("/", "~") + ".json")
-
-
-def read_copy(model: str) -> tuple[Any, float]:
-    """The copy of a model's row and its age in seconds; None if there is none of use."""
-    path = cache_file(model)
-    # torn, foreign or unreadable; ValueError is JSON, UTF-8 and a null character in the path
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        if path and os.path.isfile(path):  # opening a pipe would wait for ever
-            with open(path, encoding="utf-8") as file:
-                model_row = json.load(file)
-            if descend(model_row, ["endpoint_id"]) == model:
-                return model_row, time.time() - os.path.getmtime(path)
-    return None, 0.0
-
-
-def store_copy(model: str, model_row: Any) -> None:
-    """Keep a model's row; a home that cannot be written to is no problem."""
-    path = cache_file(model)
-    if path is None:
-        return
-    with contextlib.suppress(OSError, RecursionError):
-        content = json.dumps(model_row).encode()
-        with PartFile(os.path.dirname(path)) as part:
-            part.write(content)
-            part.finish()
-            part.rename(path)
 
 
 # Fitting
@@ -1767,6 +1590,8 @@ def add_empty_prompt(fitted: Fit) -> None:
 
 def fit_images(fitted: Fit, sources: list[str]) -> None:
     """The first picture starts the clip, the second ends it; a list takes all of them."""
+    if not sources:
+        return
     first_image = fitted.field_of(FIRST_IMAGE)
     last_image = fitted.field_of(LAST_IMAGE)
     image_list = fitted.field_of(IMAGE_LISTS)
@@ -1778,7 +1603,7 @@ def fit_images(fitted: Fit, sources: list[str]) -> None:
     elif single_images:
         message = f"takes {len(single_images)} image(s), not {len(sources)}"
         fitted.refuse(single_images[0], message, "too_long")
-    elif sources:  # what is left of the request without them is not what was asked
+    else:  # what is left of the request without them is not what was asked
         fitted.refuse("image_url", "the model takes no image", "no_image")
 
 
@@ -2398,47 +2223,36 @@ def refuse_strangers(url: httpx.URL, domains: tuple[str, ...]) -> None:
     raise Failure("unexpected_answer", f"fal's answer leads to {place}, which is not fal's")
 
 
-def is_paid(request: httpx.Request) -> bool:
-    """Whether it may start a job: any POST with the key, but for one that asks for a token."""
-    token_url = f"{fal_client.client.REST_URL}/tokens/"
-    return request.method == "POST" and request.url != token_url
+class Call:
+    """A request of fal-client's, for a job: what it asks, and whether it is on its way.
 
-
-def is_queued(request: httpx.Request) -> bool:
-    _, queue = fal_settings()
-    return request.url.host == queue.host
-
-
-def is_look(request: httpx.Request) -> bool:
-    """Whether it asks how a job is getting on."""
-    return request.method == "GET" and request.url.path.endswith("/status")
-
-
-def is_stream(request: httpx.Request) -> bool:
-    return "text/event-stream" in request.headers["accept"]
-
-
-class Handover:
-    """Notices when a request is handed to the wire; what has not been is surely not sent.
-
-    httpcore reports each step that it takes. A proxy is sent a CONNECT first, which asks fal for
-    nothing.
+    It pays if it may start a job: any POST with the key does, but for one that asks for a token.
     """
 
     def __init__(self, request: httpx.Request, job: Job) -> None:
-        self.begun = False
-        self._request = request
-        self._job = job
+        _, queue = fal_settings()
+        token_url = f"{fal_client.client.REST_URL}/tokens/"
+        self.request = request
+        self.job = job
+        self.pays = request.method == "POST" and request.url != token_url
+        self.submits = self.pays and request.url.host == queue.host
+        self.is_look = request.method == "GET" and request.url.path.endswith("/status")
+        self.is_stream = "text/event-stream" in request.headers["accept"]
+        self.is_sent = False
         request.extensions["trace"] = self._trace
 
     async def _trace(self, step: str, facts: Fields) -> None:
-        if not step.endswith("send_request_headers.started"):
+        """Notice when the request is handed to the wire; what has not been is surely not sent.
+
+        httpcore reports each step that it takes. A proxy is sent a CONNECT first, which asks fal
+        for nothing.
+        """
+        is_head = step.endswith("send_request_headers.started")
+        if not is_head or facts["request"].method == b"CONNECT" or self.is_sent:
             return
-        if self.begun or facts["request"].method == b"CONNECT":
-            return
-        if is_paid(self._request):
-            self._job.becomes(JobState.SENT)
-        self.begun = True
+        if self.pays:
+            self.job.becomes(JobState.SENT)
+        self.is_sent = True
 
 
 class PaidOnce:
@@ -2459,121 +2273,105 @@ class PaidOnce:
         """fal's answer; while fal says that it is busy, it is asked again."""
         refuse_strangers(request.url, KEY_DOMAINS)
         job = CURRENT_JOB.get()
-        if is_look(request):
-            await job.progress.until_next_look()
         seconds_left = BUSY_LIMIT
         for backoff in BACKOFF:
-            response = await self._answer(request, job)
-            if not is_busy(request, response):
-                return self._checked(request, response, job)
-            failure = self._failure(request, response, job)
+            call = Call(request, job)
+            response = await self._answer(call)
+            if not is_busy(call, response):
+                break
             wait = seconds_to_wait(response.headers, backoff)
             if wait > seconds_left:
-                if is_paid(request):
+                failure = refusal_or_doubt(call, response)
+                if call.pays:
                     failure.hint = f"fal asks to wait {wait:.0f} s: repeat the command then."
                 raise failure
+            if call.pays:
+                job.becomes(JobState.REFUSED)
             seconds_left -= wait
             note(
                 f"fal is busy (HTTP {response.status_code}): asking again in {wait:.0f} s,"
                 f" for {seconds_left:.0f} s more at most"
             )
             await asyncio.sleep(wait)
-        response = await self._answer(request, job)
-        return self._checked(request, response, job)
-
-    def _checked(
-        self, request: httpx.Request, response: httpx.Response, job: Job
-    ) -> httpx.Response:
-        """The answer, unless fal is busy or did not do what would have been paid for."""
-        failed = is_paid(request) and response.status_code >= 300
-        if failed or is_busy(request, response):
-            raise self._failure(request, response, job)
+        else:
+            call = Call(request, job)
+            response = await self._answer(call)
+        if is_busy(call, response) or (call.pays and response.status_code >= 300):
+            raise refusal_or_doubt(call, response)
         return response
 
-    def _failure(self, request: httpx.Request, response: httpx.Response, job: Job) -> Failure:
-        """What the answer says; a job that fal has surely not taken is refused."""
-        failure = answer_failure(response, response.text)
-        if is_paid(request) and is_refusal(request, response):
-            job.becomes(JobState.REFUSED)
-        elif is_paid(request) and is_queued(request):
-            failure.retry_is_fals_word = False  # it may be about the job that fal has
-            failure.job_may_run = True
-        return failure
-
-    async def _answer(self, request: httpx.Request, job: Job) -> httpx.Response:
+    async def _answer(self, call: Call) -> httpx.Response:
         """fal's answer. Whatever is raised that is no Failure makes fal-client ask again."""
-        handover = Handover(request, job)
-        send = self._send
-        if is_paid(request) and is_queued(request):
-            send = self._submit
+        host = call.request.url.host
+        if call.is_look:
+            await call.job.progress.until_next_look()
+        send = self._submit if call.submits else self._send
         try:
-            with reminder(f"{request.url.host} has not answered for {SILENCE} s: still waiting"):
-                return await send(request, job, handover)
+            with reminder(f"{host} has not answered for {SILENCE} s: still waiting"):
+                return await send(call)
         except httpx.RequestError as exc:
-            costs_nothing = self._reached
-            if handover.begun:
-                costs_nothing = not is_paid(request)
-            if costs_nothing:
-                note(f"{request.url.host}: {reason_of(exc)}: trying again")
-                raise
-            if not handover.begun:
+            is_unreachable = not call.is_sent and not self._reached
+            if is_unreachable:
                 raise unreachable_failure(exc) from exc
-            raise explain(exc) or exc from exc
+            if call.is_sent and call.pays:
+                raise explain(exc) or exc from exc
+            note(f"{host}: {reason_of(exc)}: trying again")
+            raise
 
-    async def _submit(self, request: httpx.Request, job: Job, handover: Handover) -> httpx.Response:
+    async def _submit(self, call: Call) -> httpx.Response:
         """Hear fal out even when the command is stopped: a job is cancelled by its request id.
 
         What is not on its way by then is not sent any more.
         """
-        sending = asyncio.ensure_future(self._send(request, job, handover))
+        sending = asyncio.ensure_future(self._send(call))
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
-            if handover.begun:
-                await insist(sending, job, LATE_ANSWER)
+            if call.is_sent:
+                await insist(sending, call.job, LATE_ANSWER)
             else:
                 sending.cancel()
                 await asyncio.wait([sending])
             raise
 
-    async def _send(self, request: httpx.Request, job: Job, handover: Handover) -> httpx.Response:
+    async def _send(self, call: Call) -> httpx.Response:
         """The answer, read whole here, where a connection that breaks is not tried again; a
         stream of events is left to be read.
         """
-        response = await self._transport.handle_async_request(request)
+        response = await self._transport.handle_async_request(call.request)
         self._reached = True
         units = billable_units(response)
         if units is not None:
-            job.units[request.url.path] = units
-        if response.is_success and is_stream(request):
-            return await self._opened_stream(response, job)
-        if is_paid(request) and is_queued(request):
-            learn_request_id(job, response)  # now, since the rest may not come
-            response = await read_whole(response)
-            learn_request_id(job, response)
-            return response
+            call.job.units[call.request.url.path] = units
+        if call.is_stream and response.is_success:
+            return await opened_stream(call, response)
+        if call.submits:
+            learn_request_id(call.job, response, is_whole=False)  # the rest may not come
         response = await read_whole(response)
-        if response.is_success and nests_deeply(response.text):
-            job.raw_response = Raw(response.text)  # which fal-client could not read
-            return httpx.Response(response.status_code, json={}, request=request)
+        if call.submits:
+            learn_request_id(call.job, response, is_whole=True)
+        elif response.is_success and nests_deeply(response.text):
+            call.job.raw_response = Raw(response.text)  # which fal-client could not read
+            response = httpx.Response(response.status_code, json={}, request=call.request)
         return response
-
-    async def _opened_stream(self, response: httpx.Response, job: Job) -> httpx.Response:
-        """A stream of events; what is paid for and is none is printed all the same."""
-        content_type = response.headers.get("content-type", "")
-        if not content_type.startswith("text/event-stream"):
-            response = await read_whole(response)
-            job.unprinted = [json_of(response) or response.text]
-            return response
-        return httpx.Response(
-            response.status_code,
-            headers={"content-type": content_type},
-            content=json_events(response),
-            request=response.request,
-        )
 
     async def aclose(self) -> None:
         """Leave the connections to whoever opened them."""
+
+
+async def opened_stream(call: Call, response: httpx.Response) -> httpx.Response:
+    """A stream of events; what is paid for and is none is printed all the same."""
+    content_type = response.headers.get("content-type", "")
+    if not content_type.startswith("text/event-stream"):
+        response = await read_whole(response)
+        call.job.unprinted = [json_of(response) or response.text]
+        return response
+    return httpx.Response(
+        response.status_code,
+        headers={"content-type": content_type},
+        content=json_events(response),
+        request=call.request,
+    )
 
 
 async def json_events(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -2650,19 +2448,16 @@ def reminder(text: str) -> Iterator[None]:
         timer.cancel()
 
 
-def learn_request_id(job: Job, response: httpx.Response) -> None:
+def learn_request_id(job: Job, response: httpx.Response, is_whole: bool) -> None:
     """Take the request id of a queued job from the body of the answer, or as long as that has
     not come from its head. Raises a Failure if fal has taken the job under no id of any use.
     """
     request_id = response.headers.get("x-fal-request-id")
-    is_read = response.is_stream_consumed or response.is_closed
-    if is_read and response.is_success:
+    if is_whole and (response.is_success or request_id is None):
         request_id = descend(json_of(response), ["request_id"])
-    elif is_read:
-        request_id = request_id or descend(json_of(response), ["request_id"])
     if is_request_id(request_id):
         job.accepted(request_id)
-    elif is_read and response.is_success:
+    elif is_whole and response.is_success:
         raise Failure(
             "unexpected_answer",
             "fal may have taken the job, and gave no request id that can be one:"
@@ -2700,16 +2495,16 @@ def names_a_job(response: httpx.Response) -> bool:
     return descend(json_of(response), ["request_id"]) is not None
 
 
-def is_busy(request: httpx.Request, response: httpx.Response) -> bool:
+def is_busy(call: Call, response: httpx.Response) -> bool:
     """Whether fal did not take the request and may take the next.
 
     The gateway's pages and a runner that went away say nothing of the kind. Looks at a job only
     read.
     """
     status = response.status_code
-    if is_look(request):
+    if call.is_look:
         return status == 429 or status >= 500
-    if not is_paid(request) or status not in (429, 503) or names_a_job(response):
+    if not call.pays or status not in (429, 503) or names_a_job(response):
         return False
     return status == 429 or is_fals_own_503(response.headers)
 
@@ -2723,18 +2518,31 @@ def is_fals_own_503(headers: Mapping[str, str]) -> bool:
     return retry_by_fal(headers) is not False
 
 
-def is_refusal(request: httpx.Request, response: httpx.Response) -> bool:
+def is_refusal(call: Call, response: httpx.Response) -> bool:
     """Whether fal has surely not taken the request, or says itself that it may be repeated."""
     status = response.status_code
     is_plain_no = 400 <= status < 500 and status not in (408, 409, 429)
     if names_a_job(response):
         # Outside the queue this is how the job itself has ended.
-        return is_plain_no and not is_queued(request)
+        return is_plain_no and not call.submits
     if "x-fal-request-timeout-type" in response.headers:  # it never started
         return True
-    if retry_by_fal(response.headers) is True or is_busy(request, response):
+    if retry_by_fal(response.headers) is True or is_busy(call, response):
         return True
     return is_plain_no
+
+
+def refusal_or_doubt(call: Call, response: httpx.Response) -> Failure:
+    """What an answer says that is no success, once it is recorded what it means for the job: fal
+    has refused it, or may have it.
+    """
+    failure = answer_failure(response, response.text)
+    if call.pays and is_refusal(call, response):
+        call.job.becomes(JobState.REFUSED)
+    elif call.submits:
+        failure.retry_is_fals_word = False  # it may be about the job that fal has
+        failure.job_may_run = True
+    return failure
 
 
 def seconds_to_wait(headers: Mapping[str, str], backoff: float) -> float:
@@ -2994,7 +2802,7 @@ class Journal:
         content = json.dumps([endpoint, with_media(digest, job.arguments)], sort_keys=True)
         name = self._name(content)
         facts = self._facts.get(name, {})
-        job.state = facts.get("state", JobState.NEW)
+        job.state = JobState(facts.get("state", JobState.NEW))
         job.request_id = facts.get("request_id")
         job.response = facts.get("result")
         if isinstance(facts.get("raw_result"), str):
@@ -3037,8 +2845,86 @@ class Journal:
 # published under free names where the user asked for them.
 # ---------------------------------------------------------------------------------------------
 
+
+class UserFolder(NamedTuple):
+    """A folder of the program's own: the variable that names its place, and the usual places."""
+
+    variable: str
+    macos: str
+    elsewhere: str
+
+
+CACHE_FOLDER = UserFolder("XDG_CACHE_HOME", "~/Library/Caches", "~/.cache")
+STATE_FOLDER = UserFolder("XDG_STATE_HOME", "~/Library/Application Support", "~/.local/state")
+
 FILE_FACTS = ("content_type", "file_name", "file_size")  # what fal tells beside a file's URL
 MAX_COUNT = 1_000_000  # of files with one name
+
+
+def user_folder(folder: UserFolder) -> str | None:
+    """Where a folder of the program's own is, or could be made; None without a home."""
+    places = {"darwin": folder.macos, "win32": os.environ.get("LOCALAPPDATA", "~")}
+    place = os.environ.get(folder.variable) or places.get(sys.platform, folder.elsewhere)
+    path = os.path.expanduser(place)
+    if not os.path.isabs(path):  # the standard has relative ones ignored; `~` is no folder
+        return None
+    return os.path.join(path, "fal-skill")
+
+
+class PartFile:
+    """A file that gets its name only when it is complete; until then it has a hidden one, in the
+    folder that it is made for, and is deleted when the block ends.
+
+    Of what is in it, `size` is the number of bytes and `head` the first of them. A disk that
+    takes no more raises OSError.
+    """
+
+    def __init__(self, folder: str) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self._path = os.path.join(folder, f".{os.urandom(8).hex()}.part")
+        self._file = open(self._path, "xb")  # noqa: SIM115
+        self.size = 0
+        self.head = b""
+
+    def __enter__(self) -> PartFile:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with contextlib.suppress(OSError):  # a full disk, where closing writes what is left
+            self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def write(self, chunk: bytes) -> None:
+        self.head += chunk[: HEAD_BYTES - len(self.head)]
+        self.size += len(chunk)
+        self._file.write(chunk)
+
+    def restart(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self.size = 0
+        self.head = b""
+
+    def finish(self) -> None:
+        """Hand what is still in memory to the disk: all of it is there, or this fails."""
+        self._file.close()
+
+    def rename(self, path: str) -> None:
+        """Give a finished file its name; a link of that name is replaced, not followed."""
+        try:
+            os.replace(self._path, path)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+            self._copy(path)
+
+    def _copy(self, path: str) -> None:
+        """Get to another disk, as whole as here."""
+        with open(self._path, "rb") as file, PartFile(os.path.dirname(path)) as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+            copy.finish()
+            copy.rename(path)
 
 
 def is_remote(source: str) -> bool:
@@ -3122,7 +3008,7 @@ def read_to_the_end(path: str, content: bytes) -> str:
     """The content type of a file that is what its first bytes say; else a usage error."""
     content_type = media_type(content[:HEAD_BYTES])
     if content_type is None:
-        raise usage_error(f"not a media file: {path}")
+        raise usage_error(f"not a media file: {path}", "upload-file uploads files of any kind.")
     if readable_formats(content_type):
         with picture(path, io.BytesIO(content)) as image:
             image.load()
@@ -3911,7 +3797,7 @@ async def request_file(
     if not addresses:
         request = client.build_request("GET", url, headers=headers)
         return await client.send(request, stream=True)
-    direct = httpx.AsyncClient(transport=client._transport)
+    direct = httpx.AsyncClient(transport=client._transport, timeout=client.timeout)
     for address in addresses:
         request = direct.build_request(
             "GET",
@@ -4305,8 +4191,116 @@ def fetch_hint(
 # fal's platform API tells; looking models up needs no key, asking for prices does.
 # ---------------------------------------------------------------------------------------------
 
+COPY_IS_FRESH = 86400  # seconds that the copy of a document is used without asking fal
+LOOK_UP_TIME = 10  # seconds for asking fal for a document, both attempts together
 MAX_PAGES = 1000  # of one answer; all models of fal's are about 30 pages in 2026
 ESTIMATE_LIMIT = 10.0  # seconds to wait for what jobs may cost
+
+
+# What models take, with a copy for a day
+
+
+async def fetch_schema(model: str) -> ModelSchema:
+    """What the model takes, from a copy of at most a day, from fal, or else from an older copy."""
+    model_row, age = read_copy(model)
+    copied = read_model_schema(model_row, model)
+    if copied.input_schema is not None and 0 <= age < COPY_IS_FRESH:
+        return copied
+    try:
+        model_row = await look_up(model)
+    except Failure as failure:
+        reason = failure
+    else:
+        fetched = read_model_schema(model_row, model)
+        if fetched.input_schema is not None:
+            store_copy(model, model_row)
+            return fetched
+        message = f"fal does not tell what {model} takes"
+        reason = Failure("not_found", message, hint=near_models(model))
+    if copied.input_schema is not None:
+        return copied._replace(state="stale")
+    return ModelSchema(reason=reason)
+
+
+async def look_up(model: str) -> Any:
+    """The row of fal's model search, with the model's document; None if fal knows no such model.
+
+    A second attempt is made with the key, if there is one, since that raises the rate limit.
+    The Failure of the first attempt is raised if both fail.
+    """
+    deadline = seconds_from_now(LOOK_UP_TIME)
+    try:
+        return await request_row(model, None, deadline)
+    except Failure as failure:
+        if seconds_from_now(0) >= deadline:
+            raise
+        first_failure = failure
+    key = None
+    with contextlib.suppress(Failure):
+        key = api_key()
+    try:
+        return await request_row(model, key, deadline)
+    except Failure:
+        raise first_failure from None
+
+
+async def request_row(model: str, key: str | None, deadline: float) -> Any:
+    """One attempt at the look-up; the deadline is in the event loop's seconds."""
+    params = {"endpoint_id": model, "expand": "openapi-3.0"}
+    try:
+        async with asyncio.timeout_at(deadline), platform(key) as client:
+            response = await client.get(MODELS_URL, params=params)
+            if response.status_code == 404:
+                return None
+            answer = response.raise_for_status().json()
+    except TimeoutError as exc:
+        message = f"fal did not answer within {LOOK_UP_TIME} s"
+        raise Failure("timeout", message, retryable=True) from exc
+    model_rows = descend(answer, ["models"])
+    if not isinstance(model_rows, list):
+        message = "fal gave an answer that cannot be read: it lists no models"
+        raise Failure("unexpected_answer", message)
+    for model_row in model_rows:
+        if descend(model_row, ["endpoint_id"]) == model:
+            return model_row
+    return None
+
+
+def cache_file(model: str) -> str | None:
+    """Where the copy of the model's row is; None if there is no place for it."""
+    folder = user_folder(CACHE_FOLDER)
+    if folder is None:
+        return None
+    return os.path.join(folder, model.replace("/", "~") + ".json")
+
+
+def read_copy(model: str) -> tuple[Any, float]:
+    """The copy of a model's row and its age in seconds; None if there is none of use."""
+    path = cache_file(model)
+    # torn, foreign or unreadable; ValueError is JSON, UTF-8 and a null character in the path
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        if path and os.path.isfile(path):  # opening a pipe would wait for ever
+            with open(path, encoding="utf-8") as file:
+                model_row = json.load(file)
+            if descend(model_row, ["endpoint_id"]) == model:
+                return model_row, time.time() - os.path.getmtime(path)
+    return None, 0.0
+
+
+def store_copy(model: str, model_row: Any) -> None:
+    """Keep a model's row; a home that cannot be written to is no problem."""
+    path = cache_file(model)
+    if path is None:
+        return
+    with contextlib.suppress(OSError, RecursionError):
+        content = json.dumps(model_row).encode()
+        with PartFile(os.path.dirname(path)) as part:
+            part.write(content)
+            part.finish()
+            part.rename(path)
+
+
+# Models and prices
 
 
 def catalog_text(models: Any) -> str:
@@ -4900,7 +4894,6 @@ async def submit_and_follow(
             hint=options.hint,
             with_logs=True,
             interval=0,  # job.progress.follow waits instead, longer as the job grows older
-            on_enqueue=job.accepted,
             on_queue_update=job.progress.follow,
             priority=options.priority,
             start_timeout=options.start_timeout,
@@ -4945,6 +4938,26 @@ def status_fields(status: fal_client.Status) -> Fields:
     return {"status": name, "logs": logs, **fields}
 
 
+class NextStep(Enum):
+    """What a batch does next with a job."""
+
+    PRINT = "print the response that the journal has"
+    LOOK_UP = "look it up at fal, by its request id"
+    SUBMIT = "submit it"
+    REFUSE = "leave it to the user whether to submit it"
+
+
+# By how far a job got, in an earlier run or in this one.
+NEXT_STEPS = {
+    JobState.NEW: NextStep.SUBMIT,
+    JobState.SENT: NextStep.REFUSE,
+    JobState.REFUSED: NextStep.SUBMIT,
+    JobState.ACCEPTED: NextStep.LOOK_UP,
+    JobState.CANCELLED: NextStep.LOOK_UP,
+    JobState.DONE: NextStep.PRINT,
+}
+
+
 class PastJobs:
     """What a batch does with the jobs that its journal knows."""
 
@@ -4960,33 +4973,35 @@ class PastJobs:
         self.retry_unknown = retry_unknown
         self.retry_failed = retry_failed
 
-    def may_be_submitted(self, job: Job) -> bool:
-        """Whether the job may be submitted, as far as can be told without asking fal."""
-        if job.state == JobState.DONE:
-            return False
-        if job.state == JobState.ACCEPTED:
-            return self.retry_failed
-        if job.state == JobState.SENT:
-            return self.retry_unknown
-        return True
+    def next_step(self, job: Job) -> NextStep:
+        step = NEXT_STEPS[job.state]
+        if step == NextStep.REFUSE and self.retry_unknown:
+            return NextStep.SUBMIT
+        return step
 
-    def may_be_submitted_again(self, job: Job, failure: Failure) -> bool:
-        """Whether a job that ended, or that fal has forgotten, is submitted anew."""
+    def is_due(self, job: Job) -> bool:
+        """Whether the job may be submitted, as far as can be told without asking fal."""
+        step = self.next_step(job)
+        if step == NextStep.LOOK_UP:
+            return self._is_submitted_if_lost(job)
+        return step == NextStep.SUBMIT
+
+    def is_due_after(self, job: Job, failure: Failure) -> bool:
+        """Whether a job that was looked up, and failed or is gone, is submitted anew."""
         has_failed = job.failed and job.state != JobState.DONE
-        if not has_failed and not failure.job_is_gone:
-            return False
+        return (has_failed or failure.job_is_gone) and self._is_submitted_if_lost(job)
+
+    def _is_submitted_if_lost(self, job: Job) -> bool:
         return self.retry_failed or job.state == JobState.CANCELLED
 
     def announce(self, jobs: Sequence[Job]) -> None:
         """Say what the journal knows."""
-        states = collections.Counter(job.state for job in jobs)
-        if states[JobState.NEW] == len(jobs):
+        if all(job.state == JobState.NEW for job in jobs):
             return
-        looked_up = states[JobState.ACCEPTED] + states[JobState.CANCELLED]
-        submitted = states[JobState.NEW] + states[JobState.REFUSED]
+        steps = collections.Counter(NEXT_STEPS[job.state] for job in jobs)
         text = (
-            f"journal: {states[JobState.DONE]} done, {looked_up} to look up,"
-            f" {states[JobState.SENT]} in doubt, {submitted} to submit"
+            f"journal: {steps[NextStep.PRINT]} done, {steps[NextStep.LOOK_UP]} to look up,"
+            f" {steps[NextStep.REFUSE]} in doubt, {steps[NextStep.SUBMIT]} to submit"
         )
         if self.retry_failed:
             text += ", and again what has failed"
@@ -5046,7 +5061,7 @@ class Batch:
     @property
     def due(self) -> list[BatchEntry]:
         """The jobs that may be submitted, and billed."""
-        return [entry for entry in self.entries if self.past.may_be_submitted(entry.job)]
+        return [entry for entry in self.entries if self.past.is_due(entry.job)]
 
     async def fit(self) -> ModelSchema:
         """Fit what may be submitted to the one schema of all."""
@@ -5098,7 +5113,7 @@ class Batch:
                 line = await ended
                 self._count(line, line["index"] in skipped)
                 yield line
-                self.entries[line["index"]].job.unprinted = []
+                self.entries[line["index"]].job.was_printed()
         finally:
             for task in tasks:
                 task.cancel()
@@ -5126,22 +5141,23 @@ class Batch:
         """A job's response: from the journal, by its request id, or for money."""
         job = entry.job
         job.deadline = self.job.deadline
-        if job.state == JobState.DONE:
+        job.cancelled_if_given_up = not self.options.keep
+        step = self.past.next_step(job)
+        if step == NextStep.PRINT:
             async with fal_session(job):
                 return await save_media(job)
-        if job.state == JobState.SENT and not self.past.retry_unknown:
+        if step == NextStep.REFUSE:
             raise Failure(
                 "unknown_outcome",
                 "an earlier run did not hear fal's answer: whether fal has the job is unknown",
                 hint=f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown.",
             )
-        if job.state in (JobState.ACCEPTED, JobState.CANCELLED):
+        if step == NextStep.LOOK_UP:
             job.progress.say(f"request id {job.request_id}")
-            job.cancelled_if_given_up = not self.options.keep
             try:
                 return await follow_and_fetch(job)
             except Failure as failure:
-                if not self.past.may_be_submitted_again(job, failure):
+                if not self.past.is_due_after(job, failure):
                     raise
         job.forget()
         assert entry.fitted, "what is not due is not submitted"
@@ -5307,7 +5323,7 @@ async def submit_job(model: str, arguments: Arguments | Request, **keywords: Any
     options = Options(**keywords)
     job = Job(model)
     async with fal_session(job, options.client_timeout):
-        handle = await fal_client.submit_async(
+        await fal_client.submit_async(
             model,
             await arguments_to_send(job, arguments, options, Uploads()),
             path=options.sub_path(model),
@@ -5316,7 +5332,6 @@ async def submit_job(model: str, arguments: Arguments | Request, **keywords: Any
             priority=options.priority,
             start_timeout=options.start_timeout,
         )
-        job.accepted(handle.request_id)
     return {"request_id": job.request_id, "model": model}
 
 
@@ -5391,7 +5406,7 @@ async def stream_job(
         job.state = JobState.DONE
         if options.saving.target:
             document = await save_media(job)
-            job.unprinted = []
+            job.was_printed()
             yield document
 
 
@@ -5596,7 +5611,7 @@ async def realtime_session(
                 )
             job.answered(answer)
             document = await save_media(job)
-            job.unprinted = []
+            job.was_printed()
             yield document
 
 
@@ -6043,7 +6058,7 @@ def advice(failure: Failure) -> str | None:
         return f"Look the job up: {result_command(failure.model, failure.request_id)}"
     if failure.type in ERRORS and ERRORS[failure.type].hint:
         return ERRORS[failure.type].hint
-    if failure.in_doubt or (failure.job and failure.job.in_doubt):
+    if RUN.jobs_in_doubt or (failure.job and failure.job.in_doubt):
         return f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
     if failure.exit == Exit.CREDENTIALS:
         return KEY_HINT
@@ -6770,7 +6785,6 @@ def add_what_became_of_jobs(failure: Failure) -> None:
     if RUN.left_running:
         failure.job = RUN.left_running[0]
     failure.message += RUN.report()
-    failure.in_doubt = failure.in_doubt or RUN.jobs_in_doubt > 0
 
 
 def print_what_is_paid_for() -> None:
