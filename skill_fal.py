@@ -42,14 +42,20 @@ first, the wire in the middle, the commands after what they call; the last three
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
+
+def leave(number: int, frame: object) -> None:
+    os._exit(128 + number)
+
+
 # Until main() minds signals, Ctrl-C ends the command without a traceback. An importer's program
 # keeps its own way.
-IS_COMMAND = __name__ == "__main__" or "skill-fal" in "".join(sys.argv[:1])
-if IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+is_command = __name__ == "__main__" or "skill-fal" in "".join(sys.argv[:1])
+if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, leave)
 
 if sys.version_info < (3, 11):  # noqa: UP036
     version = sys.version.split()[0]
@@ -73,7 +79,6 @@ import io
 import json
 import math
 import operator
-import os
 import re
 import shlex
 import stat
@@ -104,7 +109,23 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
+        if self._name not in sys.modules:
+            with any_home():
+                importlib.import_module(self._name)
+        return getattr(sys.modules[self._name], attribute)
+
+
+@contextlib.contextmanager
+def any_home() -> Iterator[None]:
+    """Have a home folder, be it one that is not there: fal-client 1.0.3 is not imported without."""
+    if os.path.expanduser("~") != "~":
+        yield
+        return
+    os.environ["HOME"] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ["HOME"]
 
 
 if TYPE_CHECKING:
@@ -129,6 +150,7 @@ if TYPE_CHECKING:
     import fal_client
     import httpx
     import httpx_sse
+    import PIL
     import websockets
     from PIL import Image, ImageOps
 
@@ -150,6 +172,7 @@ else:
     ipaddress = Lazy("ipaddress")
     logging = Lazy("logging")
     mimetypes = Lazy("mimetypes")
+    PIL = Lazy("PIL")
     random = Lazy("random")
     shutil = Lazy("shutil")
     sqlite3 = Lazy("sqlite3")
@@ -250,12 +273,6 @@ class Failure(Exception):
 
     def as_dict(self) -> Fields:
         """The error object of the last line, amended by what is known of the job."""
-        details = None
-        if self.details is not None:
-            details = [
-                {name: cut(text) for name, text in row.items()}
-                for row in self.details[:MAX_DETAILS]
-            ]
         return present(
             type=cut(self.type),
             message=cut(self.message),
@@ -264,8 +281,22 @@ class Failure(Exception):
             status=self.status,
             retryable=self.may_be_repeated(),
             hint=self.hint or advice(self),
-            details=details,
+            details=self._bounded_details(),
         )
+
+    def _bounded_details(self) -> list[Fields] | None:
+        """As many of the details as a reader can take, the long ones cut."""
+        if self.details is None:
+            return None
+        rows = []
+        room = MAX_DETAILS
+        for details_row in self.details:
+            row = {name: cut(text, room // 2) for name, text in details_row.items()}
+            room -= 50 + sum(map(len, row.values()))  # with the names and quotes around them
+            if room <= 0:
+                break
+            rows.append(row)
+        return rows
 
     def may_be_repeated(self) -> bool:
         """Whether a repetition may help and costs nothing, as far as fal does not decide."""
@@ -341,12 +372,17 @@ class Job:
 
     def answered(self, response: Any) -> None:
         """The model's response is here: it can be printed whatever happens from now on."""
-        if self.raw_response is not None:
-            self.progress.say("the response nests too deeply to be read: it is printed as it came")
-            response = self.raw_response
-        self.response = response
-        self.unprinted = [response]
-        self.becomes(JobState.DONE, result=response)
+        self.response = self.as_it_came(response)
+        self.unprinted = [self.response]
+        self.becomes(JobState.DONE, result=self.response)
+
+    def as_it_came(self, response: Any) -> Any:
+        """The response, or the text that fal-client was not given since it nests too deeply."""
+        if self.raw_response is None:
+            return response
+        note("the response nests too deeply, or cannot be read: it is printed as it came")
+        raw_response, self.raw_response = self.raw_response, None
+        return raw_response
 
     def was_printed(self) -> None:
         self.unprinted = []
@@ -593,6 +629,7 @@ LATE_CANCELLATION = 0.6
 SILENCE = 10  # seconds until somebody who waits for an answer is told so
 MAX_DEPTH = 300  # levels of JSON that are walked; programs that read it stop at 256 to 10,000
 MAX_ANSWER_BYTES = 256 * 1024**2  # of what is no file: one answer may hold a few as data URIs
+MAX_EVENT_BYTES = 64 * 1024**2  # of a stream
 
 # fal's queue headers, for the calls whose fal-client signature lacks the keyword.
 QUEUE_HEADERS = {
@@ -604,7 +641,7 @@ QUEUE_HEADERS = {
 # Anything a header or a URL can carry as it is.
 VISIBLE = r"[\x21-\x7e]+"
 PATH_PATTERN = r"\w[\w.-]*(/\w[\w.-]*)*"
-REQUEST_ID_PATTERN = r"\w[\w-]{0,199}"
+REQUEST_ID_PATTERN = r"[A-Za-z0-9][\w-]{0,199}"
 NO_FALLBACK: Any = {"fallback_repository": []}  # fal-client's own cannot work since 2026
 
 # The first bytes of the media that models take and return, by content type.
@@ -1281,6 +1318,9 @@ I2V = Task(
 
 MAX_SCHEMA_VALUES = 20_000  # JSON values of a schema whose references are replaced
 MAX_SCHEMA_DEPTH = 60  # of schemas, and of values within schemas
+MAX_REFERENCE = 1000  # characters
+MAX_LIKENESS = 200  # characters of a text that are compared with another's
+MAX_COMPARED = 500  # texts
 
 
 class ModelSchema(NamedTuple):
@@ -1359,7 +1399,7 @@ class SchemaReader:
             return {}
         schema = self._read_keywords(node, depth, references)
         reference = node.get("$ref")
-        if isinstance(reference, str) and reference not in references:
+        if is_reference(reference) and reference not in references:
             target = self._find(reference)
             schema = {**self.read(target, depth + 1, (*references, reference)), **schema}
         for part in schema.pop("allOf", []):
@@ -1422,6 +1462,10 @@ def is_text(value: Any) -> bool:
 
 def is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def is_reference(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and len(value) <= MAX_REFERENCE
 
 
 def is_type_name(value: Any) -> bool:
@@ -1907,15 +1951,16 @@ def closest_value(value: Any, offered: list[Any]) -> Any:
         return min(distances, key=lambda pair: pair[0])[1]
 
     def likeness(candidate: Any) -> float:
-        return difflib.SequenceMatcher(None, str(candidate), str(value)).ratio()
+        texts = (str(candidate)[:MAX_LIKENESS], str(value)[:MAX_LIKENESS])
+        return difflib.SequenceMatcher(None, *texts).ratio()
 
-    return max(offered, key=likeness)
+    return max(offered[:MAX_COMPARED], key=likeness)
 
 
 def choice_message(value: Any, listed: list[Any]) -> str:
     shown = ", ".join(json.dumps(literal) for literal in listed)
     nearest = closest_value(value, listed)
-    return f"not one of {shown}; the closest is {json.dumps(nearest)}"
+    return f"not one of {cut(shown, 1000)}; the closest is {cut(json.dumps(nearest), 200)}"
 
 
 def is_listed(value: Any, listed: list[Any]) -> bool:
@@ -2174,11 +2219,13 @@ async def fetch_upload_token(client: httpx.AsyncClient, tokens: Any) -> Any:
             base_upload_url=read_web_url(answer["base_url"]),
             expires_at=datetime.datetime.fromisoformat(answer["expires_at"]),
         )
+        base_url = httpx.URL(token.base_upload_url)
     except (KeyError, TypeError, ValueError) as exc:
         raise unexpected_answer(exc) from exc
     except Failure as exc:
         raise Failure("unexpected_answer", "fal gave no token for uploads of any use") from exc
     keep_secret(token.token)
+    refuse_strangers(base_url, TOKEN_DOMAINS)
     return token
 
 
@@ -2278,27 +2325,11 @@ class PaidOnce:
             call = Call(request, job)
             response = await self._answer(call)
             if not is_busy(call, response):
-                break
-            wait = seconds_to_wait(response.headers, backoff)
-            if wait > seconds_left:
-                failure = refusal_or_doubt(call, response)
-                if call.pays:
-                    failure.hint = f"fal asks to wait {wait:.0f} s: repeat the command then."
-                raise failure
-            if call.pays:
-                job.becomes(JobState.REFUSED)
-            seconds_left -= wait
-            note(
-                f"fal is busy (HTTP {response.status_code}): asking again in {wait:.0f} s,"
-                f" for {seconds_left:.0f} s more at most"
-            )
-            await asyncio.sleep(wait)
-        else:
-            call = Call(request, job)
-            response = await self._answer(call)
-        if is_busy(call, response) or (call.pays and response.status_code >= 300):
-            raise refusal_or_doubt(call, response)
-        return response
+                return checked(call, response)
+            seconds_left -= await wait_while_busy(call, response, backoff, seconds_left)
+        call = Call(request, job)
+        response = await self._answer(call)
+        return checked(call, response)
 
     async def _answer(self, call: Call) -> httpx.Response:
         """fal's answer. Whatever is raised that is no Failure makes fal-client ask again."""
@@ -2310,11 +2341,10 @@ class PaidOnce:
             with reminder(f"{host} has not answered for {SILENCE} s: still waiting"):
                 return await send(call)
         except httpx.RequestError as exc:
-            is_unreachable = not call.is_sent and not self._reached
-            if is_unreachable:
-                raise unreachable_failure(exc) from exc
             if call.is_sent and call.pays:
                 raise explain(exc) or exc from exc
+            if not call.is_sent and not self._reached:
+                raise unreachable_failure(exc) from exc
             note(f"{host}: {reason_of(exc)}: trying again")
             raise
 
@@ -2350,8 +2380,8 @@ class PaidOnce:
         response = await read_whole(response)
         if call.submits:
             learn_request_id(call.job, response, is_whole=True)
-        elif response.is_success and nests_deeply(response.text):
-            call.job.raw_response = Raw(response.text)  # which fal-client could not read
+        elif response.is_success and is_unreadable(response):
+            call.job.raw_response = Raw(response.text)
             response = httpx.Response(response.status_code, json={}, request=call.request)
         return response
 
@@ -2359,35 +2389,107 @@ class PaidOnce:
         """Leave the connections to whoever opened them."""
 
 
+def checked(call: Call, response: httpx.Response) -> httpx.Response:
+    """The answer, unless fal is busy or did not do what would have been paid for."""
+    if is_busy(call, response) or (call.pays and response.status_code >= 300):
+        raise refusal_or_doubt(call, response)
+    return response
+
+
+async def wait_while_busy(
+    call: Call, response: httpx.Response, backoff: float, seconds_left: float
+) -> float:
+    """Wait until the request may be repeated; returns for how long. A Failure if that is longer
+    than somebody waits.
+    """
+    seconds = seconds_to_wait(response.headers, backoff)
+    failure = refusal_or_doubt(call, response)
+    if seconds > seconds_left:
+        if call.pays:
+            failure.hint = f"fal asks to wait {seconds:.0f} s: repeat the command then."
+        raise failure
+    note(
+        f"fal is busy (HTTP {response.status_code}): asking again in {seconds:.0f} s,"
+        f" for {seconds_left - seconds:.0f} s more at most"
+    )
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+def is_unreadable(response: httpx.Response) -> bool:
+    """Whether an answer is JSON that neither fal-client nor we can read: it nests too deeply, has
+    a number of thousands of digits, or characters that are not UTF-8.
+    """
+    if nests_deeply(response.text):
+        return True
+    if json_of(response) is not None:
+        return False
+    text = response.text.strip()
+    return text.startswith(("{", "[")) and text.endswith(("}", "]"))
+
+
 async def opened_stream(call: Call, response: httpx.Response) -> httpx.Response:
     """A stream of events; what is paid for and is none is printed all the same."""
     content_type = response.headers.get("content-type", "")
     if not content_type.startswith("text/event-stream"):
         response = await read_whole(response)
-        call.job.unprinted = [json_of(response) or response.text]
+        call.job.state = JobState.DONE
+        if json_of(response) is not None:
+            call.job.unprinted = [json_of(response)]
         return response
     return httpx.Response(
         response.status_code,
         headers={"content-type": content_type},
-        content=json_events(response),
+        content=json_events(call.job, response),
         request=call.request,
     )
 
 
-async def json_events(response: httpx.Response) -> AsyncIterator[bytes]:
+async def json_events(job: Job, response: httpx.Response) -> AsyncIterator[bytes]:
     """The events of a stream that hold JSON, for fal-client, which gives a stream up over anything
     else: heartbeats in words, events without data, a byte order mark.
 
     An event of the type `error` is a Failure; no form of it is documented.
     """
-    response.encoding = "utf-8-sig"  # event streams are UTF-8, perhaps with a mark
-    async for event in httpx_sse.EventSource(response).aiter_sse():
+    unread = UnreadBytes()
+    content_type = {"content-type": response.headers["content-type"]}
+    stream = httpx.Response(200, headers=content_type, content=unread.of(response))
+    stream.encoding = "utf-8-sig"  # event streams are UTF-8, perhaps with a mark
+    words, broken = "", ""
+    has_json = False
+    async for event in httpx_sse.EventSource(stream).aiter_sse():
+        unread.size = 0
         if event.event == "error":
             raise stream_failure(event.data)
-        if is_json(event.data):
+        if nests_deeply(event.data):
+            has_json = True
+            job.raw_response = Raw(event.data)
+            yield b"data: {}\n\n"
+        elif is_json(event.data):
+            has_json = True
             yield b"data: " + event.data.replace("\n", " ").encode() + b"\n\n"
-        elif event.data not in ("", "[DONE]"):
-            note(f"the stream holds an event that is no JSON: {event.data[:80]}")
+        elif event.data.strip() not in ("", "[DONE]"):
+            words = event.data.strip()[:80]
+            if words[0] in '{["' or "\ufffd" in words:
+                broken = words
+            note(f"the stream holds an event that is no JSON: {words}")
+    if broken or (words and not has_json):
+        raise Failure("unexpected_answer", f"an event cannot be read as JSON: {broken or words}")
+
+
+class UnreadBytes:
+    """How many bytes of a stream have come, unpacked, since its last event: they are in memory."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    async def of(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        async for chunk in response.aiter_bytes():
+            self.size += len(chunk)
+            if self.size > MAX_EVENT_BYTES:
+                message = f"an event of the stream has more than {MAX_EVENT_BYTES} bytes"
+                raise Failure("unexpected_answer", message)
+            yield chunk
 
 
 def is_json(text: str) -> bool:
@@ -2458,11 +2560,8 @@ def learn_request_id(job: Job, response: httpx.Response, is_whole: bool) -> None
     if is_request_id(request_id):
         job.accepted(request_id)
     elif is_whole and response.is_success:
-        raise Failure(
-            "unexpected_answer",
-            "fal may have taken the job, and gave no request id that can be one:"
-            f" {json_text(request_id)[:80]}",
-        )
+        message = "fal may have the job, but gave no id that can be one"
+        raise Failure("unexpected_answer", message)
 
 
 def is_request_id(value: Any) -> TypeGuard[str]:
@@ -2489,8 +2588,7 @@ def names_a_job(response: httpx.Response) -> bool:
     """Whether an answer tells of a job, by its id or by what is billed: then fal has it, whatever
     the status says.
     """
-    headers = response.headers
-    if "x-fal-request-id" in headers or "x-fal-billable-units" in headers:
+    if "x-fal-request-id" in response.headers or billable_units(response) is not None:
         return True
     return descend(json_of(response), ["request_id"]) is not None
 
@@ -2734,6 +2832,13 @@ def sync_folder(path: str) -> None:
     os.close(folder)
 
 
+def is_list_of_saved(value: Any) -> bool:
+    """Whether it is what a journal holds of saved files: the place and {"path", "bytes"} each."""
+    if not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
+        return False
+    return all(is_text(descend(file, ["path"])) for file in value[1])
+
+
 def utc_now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -2807,7 +2912,8 @@ class Journal:
         job.response = facts.get("result")
         if isinstance(facts.get("raw_result"), str):
             job.response = Raw(facts["raw_result"])
-        job.saved = facts.get("saved")
+        if is_list_of_saved(facts.get("saved")):
+            job.saved = facts["saved"]
         topic = str(job.arguments.get("image_url") or job.arguments.get("prompt"))
         about = {"model": endpoint, "about": redact(topic)[:200]}
         job.record = functools.partial(self._record, name, about)
@@ -2859,6 +2965,7 @@ STATE_FOLDER = UserFolder("XDG_STATE_HOME", "~/Library/Application Support", "~/
 
 FILE_FACTS = ("content_type", "file_name", "file_size")  # what fal tells beside a file's URL
 MAX_COUNT = 1_000_000  # of files with one name
+MAX_KEY = 200  # characters of a key that are looked at
 
 
 def user_folder(folder: UserFolder) -> str | None:
@@ -2867,6 +2974,8 @@ def user_folder(folder: UserFolder) -> str | None:
     place = os.environ.get(folder.variable) or places.get(sys.platform, folder.elsewhere)
     path = os.path.expanduser(place)
     if not os.path.isabs(path):  # the standard has relative ones ignored; `~` is no folder
+        return None
+    if place.startswith("~") and not os.path.isdir(os.path.expanduser("~")):
         return None
     return os.path.join(path, "fal-skill")
 
@@ -3018,8 +3127,10 @@ def read_to_the_end(path: str, content: bytes) -> str:
 
 
 def is_text_behind(content: bytes) -> bool:
-    """Whether nearly all behind a file's first bytes is text, which no clip and no sound is."""
-    rest = content[HEAD_BYTES:]
+    """Whether nearly all behind a file's first bytes is text, zeros aside; no clip and no sound
+    is.
+    """
+    rest = content[HEAD_BYTES:].replace(b"\0", b"")
     return len(rest.translate(None, delete=TEXT_BYTES)) * 20 < len(rest)
 
 
@@ -3048,6 +3159,8 @@ def picture(path: str, file: IO[bytes]) -> Iterator[Image.Image]:
         yield image
     except (ImportError, Failure):
         raise
+    except PIL.UnidentifiedImageError as exc:
+        raise usage_error(f"not a picture that Pillow can read: {path}") from exc
     except Exception as exc:  # Pillow's readers raise anything over a broken file
         raise usage_error(f"not a picture that Pillow can read: {path}: {reason_of(exc)}") from exc
 
@@ -3134,24 +3247,23 @@ class Uploads:
     """
 
     def __init__(self) -> None:
-        self._under_way: dict[str, asyncio.Task[str]] = {}  # by source_key
-        self._digests: dict[str, str] = {}  # by source_key, too
+        self._digests: dict[str, str] = {}  # by what names a file
+        self._under_way: dict[tuple[str, str | None], asyncio.Task[str]] = {}  # by file and digest
 
     def digest(self, source: str) -> str:
         """The same for the same picture, whatever its name."""
         if is_remote(source):
             return source
-        key = source_key(source)
-        if key not in self._digests:
-            self._digests[key] = open_media_file(source).digest
-        return f"sha256:{self._digests[key]}"
+        if source not in self._digests:
+            self._digests[source] = open_media_file(source).digest
+        return f"sha256:{self._digests[source]}"
 
     async def url(self, source: str) -> str:
-        key = source_key(source)
+        digest = self._digests.get(source)
+        key = (source_key(source), digest)
         if key not in self._under_way:
             # a task of its own: its session must not be the one of what the job sends
-            upload = _maybe_upload(source, self._digests.get(key))
-            self._under_way[key] = asyncio.ensure_future(upload)
+            self._under_way[key] = asyncio.ensure_future(_maybe_upload(source, digest))
         return await asyncio.shield(self._under_way[key])
 
     async def replace(self, arguments: Arguments) -> Fields:
@@ -3192,7 +3304,8 @@ class Leaf(NamedTuple):
 
     @property
     def field(self) -> str:
-        return ".".join(map(str, self.path))
+        """The way to it as one text, of long keys their ends."""
+        return ".".join(str(key)[-MAX_KEY:] for key in self.path)
 
 
 def leaves(value: Any) -> Iterator[Leaf]:
@@ -3272,6 +3385,11 @@ class Media(NamedTuple):
     source: str | bytes
     content_type: str  # empty if it is not told
     name: str
+
+    @property
+    def is_called_a_page(self) -> bool:
+        is_html = self.content_type.partition(";")[0].strip().lower() == "text/html"
+        return is_html or self.name.lower().endswith(PAGE_EXTENSIONS)
 
     @property
     def is_data(self) -> bool:
@@ -3369,7 +3487,7 @@ def telling_name(leaf: Leaf) -> str:
 
 def field_word(field: str) -> str:
     """The last word of a field's name before `url`: `image` for images.0.preview_image_url."""
-    tail = field[-200:]  # keys may be of any length, words are not
+    tail = field[-MAX_KEY:]  # keys may be of any length, words are not
     labels = [part for part in tail.split(".") if not part.isdigit()]
     if not labels:
         return ""
@@ -3520,6 +3638,10 @@ class Saving:
             remember_as_ours(paths)
             return paths
 
+    def keep(self, files: Iterable[Fields]) -> None:
+        """Give none of these names away: they are those of other jobs' files."""
+        self._names.update(file["path"].casefold() for file in files)
+
     def may_replace(self, path: str) -> bool:
         """Whether --overwrite holds for a file: the user has named it, or an earlier run of ours
         has written it. What else has a name that a server chose is not replaced.
@@ -3589,13 +3711,9 @@ MAX_REMEMBERED = 20_000
 
 @contextlib.contextmanager
 def saved_files() -> Iterator[sqlite3.Connection]:
-    """The database; an sqlite3.Error or an OSError where there is none."""
-    folder = user_folder(STATE_FOLDER)
-    if folder is None:
-        raise FileNotFoundError("no home folder")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    path = os.path.join(folder, "saved.sqlite")
-    with contextlib.closing(sqlite3.connect(path, timeout=2)) as database, database:
+    """The database, which has a folder; an sqlite3.Error or an OSError where it cannot be had."""
+    path = os.path.join(user_folder(STATE_FOLDER) or "/", "saved.sqlite")
+    with contextlib.closing(sqlite3.connect(path, timeout=0.2)) as database, database:
         database.execute(
             "create table if not exists saved"
             " (number integer primary key, path text unique, bytes integer, mtime integer)"
@@ -3605,6 +3723,11 @@ def saved_files() -> Iterator[sqlite3.Connection]:
 
 def remember_as_ours(paths: Iterable[str]) -> None:
     """Remember files as they are now; a home that cannot be written to is no problem."""
+    folder = user_folder(STATE_FOLDER)
+    if folder is None:
+        return
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
     with contextlib.suppress(OSError, ImportError, sqlite3.Error), saved_files() as database:
         for path in paths:
             facts = os.stat(path)
@@ -3620,6 +3743,8 @@ def remember_as_ours(paths: Iterable[str]) -> None:
 
 def is_ours(path: str) -> bool:
     """Whether a file is as an earlier run has saved it."""
+    if not os.path.isdir(user_folder(STATE_FOLDER) or ""):
+        return False
     with contextlib.suppress(OSError, ImportError, sqlite3.Error), saved_files() as database:
         query = "select bytes, mtime from saved where path = ?"
         row = database.execute(query, (os.fsencode(path),)).fetchone()
@@ -3648,7 +3773,7 @@ def name_values(media: Media, job: Job, index: int) -> dict[str, str]:
         "request_id": job.request_id,
         "model": job.model,
         "seed": answered_or_sent(job, "seed"),
-        "prompt": redact(str(answered_or_sent(job, "prompt") or "none"))[:50],
+        "prompt": redact(str(answered_or_sent(job, "prompt") or "none")[:1000])[:50],
         "date": utc_now()[:10],
     }
     return {name: safe_name(value) for name, value in values.items()}
@@ -3668,7 +3793,9 @@ def safe_name(value: Any) -> str:
     """A value as a part of a file name: visible, no path, and no device of Windows'."""
     if value is None:
         return "none"
-    visible = re.sub(r"[^\w.-]+", "-", redact(str(value))[:200])
+    if isinstance(value, list):
+        value = value[:20]
+    visible = re.sub(r"[^\w.-]+", "-", redact(str(value)[:1000])[:200])
     name = shortened(visible, 80).strip("-.") or "none"
     if re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.I):
         return f"_{name}"
@@ -3688,7 +3815,7 @@ def extension_for(content_type: str, asked: str, name: str) -> str:
     if told is None and stem:
         told = f".{ending.lower()}"
     if told in PAGE_EXTENSIONS:
-        note(f"a page that a browser would run is saved as text: {printable(name)}")
+        note(f"a page that a browser would run is saved as .html.txt: {printable(name)}")
         return ".html.txt"
     if told is None or not re.fullmatch(EXTENSIONS, told[1:]):
         return ".bin"
@@ -3714,19 +3841,32 @@ async def public_addresses(client: httpx.AsyncClient, url: httpx.URL) -> list[st
     raises a Failure where one address, or the name, is not public.
     """
     host = url.raw_host.decode().rstrip(".").lower()
+    literal = literal_address(host)
+    is_web = url.scheme in ("http", "https") and host != "" and not url.userinfo
+    if not is_web or not (literal or is_public_name(host)):
+        raise refused_url(url)
     addresses: list[IPAddress] = []
-    is_public = url.scheme in ("http", "https") and host != "" and not url.userinfo
-    try:
-        addresses = [ipaddress.ip_address(host)]
-    except ValueError:
-        is_public = is_public and is_public_name(host)
-    if is_public and not addresses and has_no_proxy(client, url):
+    if literal:
+        addresses = [literal]
+    elif has_no_proxy(client, url):
         addresses = await resolve_host(host, url.port or 443)
-    if not is_public or not all(map(is_public_address, addresses)):
-        raise Failure("refused_url", f"not a public http(s) URL: {redact(str(url))[:200]}")
+    if not all(map(is_public_address, addresses)):
+        raise refused_url(url)
     if not has_no_proxy(client, url):
         return []
     return [str(address) for address in addresses]
+
+
+def refused_url(url: httpx.URL) -> Failure:
+    return Failure("refused_url", f"not a public http(s) URL: {redact(str(url))[:200]}")
+
+
+def literal_address(host: str) -> IPAddress | None:
+    """The address that a host is; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 def has_no_proxy(client: httpx.AsyncClient, url: httpx.URL) -> bool:
@@ -3861,12 +4001,15 @@ class Download:
 
     def _is_rest(self, response: httpx.Response) -> bool:
         """Whether the answer goes on behind the last byte that came, in the same file."""
-        if response.status_code != 206 or response.headers.get("etag") != self._etag:
+        is_same = self._etag is not None and response.headers.get("etag") == self._etag
+        if response.status_code != 206 or not is_same:
             return False
         content_range = str(response.headers.get("content-range", ""))
-        total = "*" if self._total is None else str(self._total)
+        total = "*"
+        if self._total is not None:
+            total = str(self._total)
         goes_on = content_range.startswith(f"bytes {self.part.size}-")
-        return self.part.size > 0 and goes_on and content_range.endswith((f"/{total}", "/*"))
+        return self.part.size > 0 and goes_on and content_range.endswith(f"/{total}")
 
     def _start_over(self, response: httpx.Response) -> None:
         """Drop what came before, for an answer that is the whole file or no file at all."""
@@ -3877,8 +4020,8 @@ class Download:
             retryable = status in (206, 408, 416, 425, 429) or status >= 500
             message = f"{response.request.headers['host']} answered HTTP {status}"
             raise Failure("http_error", message, retryable=retryable)
-        etag = response.headers.get("etag", "W/")
-        if not etag.startswith("W/"):
+        etag = response.headers.get("etag", "")
+        if re.fullmatch(r'"[^"]+"', etag):
             self._etag = etag
 
     def write(self, chunk: bytes) -> None:
@@ -3971,6 +4114,15 @@ def from_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
 SAVED_FILES = "downloaded_files"  # under which a document lists what was saved
 
 
+def name_in_document(name: Any, answer: Mapping[Any, Any]) -> Any:
+    """The name of a field of an answer: none of them passes for our list of saved files."""
+    if name != SAVED_FILES:
+        return name
+    while name in answer:
+        name = f"model_{name}"
+    return name
+
+
 class Saved(list[Fields]):
     """The files of a response that are saved; no answer from fal can hold one."""
 
@@ -3984,10 +4136,10 @@ async def save_media(job: Job) -> Any:
     saved = Saved()
     document = {"response": response}
     if isinstance(response, dict):
-        document = dict(response)
+        document = {name_in_document(name, response): value for name, value in response.items()}
     document[SAVED_FILES] = saved
     job.unprinted = [document]
-    saved += earlier_files(job, saving.target)
+    saved += earlier_files(job, saving)
     if saved:
         if saving.metadata:
             note("files that an earlier run has saved get no metadata now")
@@ -4083,7 +4235,8 @@ async def receive(client: httpx.AsyncClient, media: Media, download: Download) -
     part = download.part
     if not part.size:
         raise Failure("unexpected_answer", "the file is empty")
-    if content_type == "text/html" and not media_type(part.head):
+    is_page = content_type == "text/html" and not media_type(part.head)
+    if is_page and not (media.is_data or media.is_called_a_page):
         raise Failure("unexpected_answer", "a web page came in its place")
     with writing():
         part.finish()
@@ -4110,7 +4263,7 @@ def publish_with_metadata(
     metadata_extension = ".json"
     beside = stem + metadata_extension
     is_taken = saving.overwrite and os.path.lexists(beside) and not saving.may_replace(beside)
-    if extension == ".json" or is_taken:
+    if extension.lower() == ".json" or is_taken:
         metadata_extension = ".meta.json"
     with writing(), PartFile(folder) as metadata_part:
         metadata_part.write((json_text(provenance, 2) + "\n").encode())
@@ -4146,13 +4299,14 @@ def saved_paths(document: Any) -> list[str]:
     return []
 
 
-def earlier_files(job: Job, target: Target) -> list[Fields]:
+def earlier_files(job: Job, saving: Saving) -> list[Fields]:
     """What an earlier run saved at the same place, if all of it is still as it was."""
     place, files = job.saved or ("", [])
-    if place != target.text:
+    if saving.target is None or place != saving.target.text:
         return []
     for file in files:
-        if not os.path.isfile(file["path"]) or os.path.getsize(file["path"]) != file["bytes"]:
+        path = file["path"]
+        if not os.path.isfile(path) or os.path.getsize(path) != file.get("bytes"):
             return []
     return list(files)
 
@@ -4432,7 +4586,12 @@ def near_models(text: str) -> str:
 
 
 def did_you_mean(text: str, candidates: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(text, list(candidates), n=3, cutoff=0.6)
+    near = difflib.get_close_matches(
+        text[:MAX_LIKENESS],
+        [candidate for candidate in candidates if len(candidate) <= MAX_LIKENESS],
+        n=3,
+        cutoff=0.6,
+    )
     if not near:
         return None
     return f"Did you mean {' or '.join(near)}?"
@@ -5237,6 +5396,7 @@ async def run_batch(
     with contextlib.closing(Journal(past.journal, dry_run)) as journal:
         for job in batch.jobs:
             journal.attach(job, batch.endpoint, batch.uploads.digest)
+            options.saving.keep(earlier_files(job, options.saving))
         if dry_run:
             async for document in batch.plans(max_cost):
                 yield document
@@ -5420,6 +5580,7 @@ async def stream_events(job: Job, events: AsyncIterator[Any]) -> AsyncGenerator[
     async with contextlib.aclosing(events) as open_events:  # type: ignore[type-var]
         async for event in open_events:
             earlier = job.response
+            event = job.as_it_came(event)
             job.response = event
             count += 1
             if not job.saving.target:
@@ -5827,10 +5988,10 @@ def answer_failure(response: Any, text: str) -> Failure:
     headers = response.headers
     kind = status_kind(status)
     if "event-stream" in headers.get("content-type", ""):
-        text = "".join(re.findall("(?m)^data:(.*)$", text))
-    try:
+        refusal = read_event_refusal("".join(re.findall("(?m)^data:(.*)$", text)))
+    elif is_json(redact(text)):
         refusal = read_refusal(json.loads(redact(text)))
-    except (ValueError, RecursionError):  # a gateway's HTML page
+    else:  # a gateway's HTML page
         refusal = Refusal(None, f"fal's gateway answered HTTP {status}")
         if status in (502, 503, 504):
             kind = "gateway_error"
@@ -5840,7 +6001,7 @@ def answer_failure(response: Any, text: str) -> Failure:
         status=status,
         details=refusal.details,
     )
-    failure.job_is_gone = refusal.job_is_gone
+    failure.job_is_gone = refusal.job_is_gone and status == 404
     failure.type = refusal.kind or headers.get("x-fal-error-type") or kind
     if failure.exit == Exit.USAGE:  # which promises that nothing was sent
         failure.exit = Exit.FAILED
@@ -5916,12 +6077,17 @@ def read_detail(item: Any) -> Fields:
     }
 
 
+def read_event_refusal(data: str) -> Refusal:
+    """Type, message and details of an error that is told as an event, in JSON or in words."""
+    data = redact(data).strip()
+    if is_json(data):
+        return read_refusal(json.loads(data))
+    return Refusal(None, data or "fal gave no reason")
+
+
 def stream_failure(data: str) -> Failure:
     """What an event says that is called an error."""
-    try:
-        refusal = read_refusal(json.loads(redact(data)))
-    except (ValueError, RecursionError):
-        refusal = Refusal(None, redact(data) or "fal gave no reason")
+    refusal = read_event_refusal(data)
     failure = Failure("stream_failed", refusal.message, details=refusal.details)
     failure.type = refusal.kind or failure.type
     return failure
@@ -6056,10 +6222,10 @@ def advice(failure: Failure) -> str | None:
         return failure.job.hint
     if leaves_a_job_running(failure):
         return f"Look the job up: {result_command(failure.model, failure.request_id)}"
-    if failure.type in ERRORS and ERRORS[failure.type].hint:
-        return ERRORS[failure.type].hint
     if RUN.jobs_in_doubt or (failure.job and failure.job.in_doubt):
         return f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
+    if failure.type in ERRORS and ERRORS[failure.type].hint:
+        return ERRORS[failure.type].hint
     if failure.exit == Exit.CREDENTIALS:
         return KEY_HINT
     return advice_on_the_model(failure)
@@ -6073,7 +6239,7 @@ def leaves_a_job_running(failure: Failure) -> bool:
         return False
     if failure.status == 429 or failure.job_may_run:
         return True
-    return failure.exit in (Exit.NETWORK, *GIVEN_UP)
+    return failure.exit in (Exit.NETWORK, *GIVEN_UP) or failure.type == "unexpected_answer"
 
 
 def advice_on_the_model(failure: Failure) -> str | None:
@@ -6120,13 +6286,14 @@ MARK = "MEDIA:"
 # What ends a line, steers a terminal, or is not seen: control characters, marks of direction, zero
 # width, fillers, variation selectors, tags, surrogates, private use. JSON lets it stand.
 UNSEEN = re.compile(
-    "[\x7f-\xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "[\x7f-\xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3164\ud800-\uf8ff\ufe00-\ufe0f\ufeff\uffa0"
-    "\ufff0-\uffff\U000110bd\U000110cd\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U0010ffff]"
 )
-MAX_LINE = 2000  # characters of a message, or of a line for people
-MAX_DETAILS = 50  # things that a failure says went wrong
+MAX_LINE = 1200  # characters of a message, or of a line for people
+MAX_NOTES = 50  # lines
+MAX_DETAILS = 3000  # characters of what a failure says went wrong
 
 PROXY_VARIABLES = (
     "HTTPS_PROXY",
@@ -6210,12 +6377,16 @@ class Raw(str):
     """JSON as it came, which nests more deeply than programs read."""
 
 
+# A text, of which no way back is kept in memory, or a bracket.
+JSON_TOKEN = r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]'
+
+
 def nests_deeply(text: str) -> bool:
     """Whether JSON nests more deeply than MAX_DEPTH."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     depth = 0
-    for token in re.finditer(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', text, re.DOTALL):
+    for token in re.finditer(JSON_TOKEN, text, re.DOTALL):
         if token[0] in "[{":
             depth += 1
         elif token[0] in "]}":
@@ -6236,8 +6407,8 @@ def jsonable(value: Any, raw: dict[str, Raw], content_type: Any = None) -> Any:
         content_type = value.get("content_type")
         fields = {}
         for name, item in value.items():
-            if name == SAVED_FILES and not isinstance(item, Saved):
-                name = f"model_{name}"
+            if not isinstance(item, Saved):
+                name = name_in_document(name, value)
             fields[redact(str(name))] = jsonable(item, raw, content_type)
         return fields
     if isinstance(value, (list, tuple)):
@@ -6289,7 +6460,7 @@ class Console:
     def forget(self) -> None:
         self.media = False  # print the files that were saved in place of the JSON
         self.indent: int | None = 2
-        self.writing = False
+        self.writing_to: IO[str] | None = None
         self._notes: set[str] = set()
         self._live = False  # whether the cursor stands in a line that changes
         self._lines = 0  # of progress
@@ -6299,7 +6470,6 @@ class Console:
         """Make stdout and stderr ready for a command."""
         self.forget()
         self.quiet = False
-        sys.setrecursionlimit(10_000)  # answers may be nested as deep as json reads them
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed by whoever started Python
                 setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
@@ -6344,9 +6514,12 @@ class Console:
 
     def note(self, text: str) -> None:
         """Say, once, what is done differently from what was asked."""
-        if text not in self._notes:
-            self._notes.add(text)
-            self.line(f"note: {text}")
+        if text in self._notes or len(self._notes) > MAX_NOTES:
+            return
+        self._notes.add(text)
+        if len(self._notes) > MAX_NOTES:
+            text = "further notes are left out"
+        self.line(f"note: {text}")
 
     def state(self, text: str) -> None:
         """What a job is at: one line that changes on a terminal, or else a line."""
@@ -6402,12 +6575,12 @@ class Console:
             silence(sys.stderr)
 
     def _write(self, stream: Any, text: str) -> None:
-        self.writing = True
+        self.writing_to = stream
         try:
             stream.write(text)
             stream.flush()
         finally:
-            self.writing = False
+            self.writing_to = None
 
 
 def silence(stream: Any) -> None:
@@ -6479,7 +6652,7 @@ class Progress:
         it takes one more look for granted, and fal may contradict itself.
         """
         self._unreported_looks += 1
-        if self._unreported_looks > 2:
+        if self._unreported_looks > 1:
             await asyncio.sleep(turn_at(self._unreported_looks * SHORTEST_TURN))
 
     async def follow(self, status: fal_client.Status) -> None:
@@ -6738,11 +6911,14 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 def leave_at_once() -> NoReturn:
-    """End the process, with a last word unless a write is what hangs."""
+    """End the process, with a last word where no write hangs."""
     failure = stop_failure(KeyboardInterrupt())
     try:
-        if not console.writing:
-            conclude(failure)
+        add_what_became_of_jobs(failure)
+        if console.writing_to is None:
+            print_what_is_paid_for()
+        if console.writing_to is not sys.stderr:
+            console.fail(failure)
     finally:
         os._exit(failure.exit)
 
@@ -6823,7 +6999,7 @@ def run_as_command() -> NoReturn:
     Python would first join all threads, and one may hang in getaddrinfo long after the time
     limit.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     status = main()
     sys.stdout.flush()
