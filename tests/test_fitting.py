@@ -159,7 +159,7 @@ def test_a_pipe_is_no_picture_and_is_not_waited_for(cli: Cli, tmp_path: Path) ->
     done = cli("submit-i2v", "--model", KLING, "--image-url", "pipe.png")
     assert (done.status, done.error["message"]) == (
         2,
-        "argument --image-url: not a picture: pipe.png",
+        "argument --image-url: not a file: pipe.png",
     )
 
 

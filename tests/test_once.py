@@ -13,7 +13,6 @@ from conftest import (
     FLY,
     FOR_EVER,
     LEAP,
-    PATIENCE,
     Cli,
     Clock,
     Outcome,
@@ -130,6 +129,7 @@ def test_the_second_interrupt_leaves_at_once(fal: Sandbox, start: Starter, clock
     read = read_until(child, "in progress")
     child.send_signal(signal.SIGINT)
     wait_for_requests(fal, "PUT")
+    clock.advance(1)
     child.send_signal(signal.SIGINT)
     done = finished(child, read)
     (request_id,) = fal.jobs
@@ -250,15 +250,23 @@ def test_an_interrupt_as_a_job_ends_stops_the_others(
 LONG = Reply(json={"images": [], "prompt": "x" * 1_000_000})
 
 
-def test_a_second_signal_ends_a_write_that_nobody_reads(fal: Sandbox, start: Starter) -> None:
+def test_a_second_signal_ends_a_write_that_nobody_reads(
+    fal: Sandbox, start: Starter, clock: Clock
+) -> None:
     fal.on("GET", QUEUE, "*/requests/*-????????????", LONG)
-    child = start("subscribe-t2i", *PROMPT)
+    child = start("subscribe-t2i", *PROMPT, env=clock.env(LEAP))
     read_until(child, "completed")
     assert child.stdout is not None
     child.stdout.read(1)  # the pipe is full, then
     child.send_signal(signal.SIGINT)
-    child.send_signal(signal.SIGTERM)  # another one, as two that are alike may come as one
-    assert child.wait(PATIENCE) == 130
+
+    def is_left_after_another_second() -> bool:
+        clock.advance(1)
+        child.send_signal(signal.SIGINT)
+        return child.poll() is not None
+
+    wait_for(is_left_after_another_second)
+    assert child.returncode == 130
 
 
 def test_a_reader_that_leaves_a_batch_loses_no_job(
