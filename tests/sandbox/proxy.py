@@ -23,12 +23,12 @@ class ConnectProxy:
         self.refused: set[str] = set()
         self.unreachable: set[str] = set()
         self.port = 0
-        self._target_port = 0
+        self.target_port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, target_port: int) -> None:
-        self._target_port = target_port
+        self.target_port = target_port
         self._server = await asyncio.start_server(self._accept, LOOPBACK, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -77,7 +77,7 @@ class ConnectProxy:
         await self._tunnel(reader, writer)
 
     async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection(LOOPBACK, self._target_port)
+        inner_reader, inner_writer = await asyncio.open_connection(LOOPBACK, self.target_port)
         # Either side's end ends the tunnel: TLS knows no half-closed connections.
         pipes = [_pipe(reader, inner_writer), _pipe(inner_reader, writer)]
         tasks = [asyncio.create_task(pipe) for pipe in pipes]

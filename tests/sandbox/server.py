@@ -109,6 +109,11 @@ class Sandbox:
         return self._proxy.tunnels
 
     @property
+    def tls_port(self) -> int:
+        """The port on loopback where every tunnel ends."""
+        return self._proxy.target_port
+
+    @property
     def queue_seconds(self) -> float:
         return self._world.models.latency.queue_seconds
 

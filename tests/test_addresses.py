@@ -1,0 +1,133 @@
+"""Which addresses are open to everybody, and that the one that was checked is connected to."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Cli, Outcome, importing
+from sandbox import Reply, Sandbox
+
+import skill_fal
+
+FLUX = "fal-ai/flux/dev"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(92))
+HOST = "media.example.com"
+GOOGLE = "8.8.8.8"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "2002:7f00:1::1",
+        "2002:a00:1::",
+        "2002:c0a8:101::1",
+        "2002:a9fe:a9fe::",
+        "2001:0:4136:e378:8000:63bf:80ff:fffe",
+        "2001:0:4136:e378:8000:63bf:f5ff:fffe",
+        "2001:0:4136:e378:8000:63bf:5601:5601",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::10.0.0.1",
+        "64:ff9b::169.254.169.254",
+        "64:ff9b::224.0.0.1",
+        "64:ff9b:1::a00:1",
+        "::ffff:127.0.0.1",
+        "::ffff:192.168.1.1",
+        "::ffff:100.64.0.1",
+        "::127.0.0.1",
+        "::10.0.0.1",
+        "::169.254.169.254",
+        "fec0::1",
+        "fec0:0:0:ffff::1",
+        "feff::1",
+        "fe80::1",
+        "fd00::1",
+        "ff02::1",
+        "100.64.0.1",
+        "0.0.0.0",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+    ],
+)
+def test_an_address_that_leads_to_neighbours_is_not_public(address: str) -> None:
+    assert skill_fal.is_public_address(ipaddress.ip_address(address)) is False
+
+
+@pytest.mark.parametrize(
+    "address",
+    [GOOGLE, "2606:4700::1111", "2002:808:808::1", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"],
+)
+def test_an_address_that_leads_to_the_world_is_public(address: str) -> None:
+    assert skill_fal.is_public_address(ipaddress.ip_address(address)) is True
+
+
+def fetched(
+    fal: Sandbox, cli: Cli, folder: Path, url: str, *answers: list[str]
+) -> tuple[Outcome, list[str]]:
+    """A result with a file at HOST, which no proxy leads to; and what was connected to."""
+    fal.on("POST", "fal.run", "*", Reply(json={"images": [{"url": url, "file_name": "a.png"}]}))
+    fal.on("GET", HOST, "*", fal.always(Reply(content=PNG)))
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import changing_names\n")
+    env = {
+        **importing(site, Path(__file__).with_name("names")),
+        "NAMES": json.dumps({HOST: answers}),
+        "CONNECTED": str(folder / "connected"),
+        "TLS_PORT": str(fal.tls_port),
+        "NO_PROXY": HOST,
+    }
+    argv = ("--model", FLUX, "--prompt", "A cat", "--output", "out/")
+    done = cli("run-t2i", *argv, env=env)
+    connected = folder / "connected"
+    return done, connected.read_text().split() if connected.exists() else []
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        ["127.0.0.1"],
+        ["10.0.0.1"],
+        ["169.254.169.254"],
+        [GOOGLE, "127.0.0.1"],
+        ["127.0.0.1", GOOGLE],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("hop", ["first", "redirect"])
+def test_what_was_checked_is_connected_to(
+    fal: Sandbox, cli: Cli, tmp_path: Path, later: list[str], hop: str
+) -> None:
+    """The name leads elsewhere as soon as it was looked up; the file is fetched all the same."""
+    url = f"https://{HOST}/a.png"
+    if hop == "redirect":
+        away = Reply(302, text="", headers={"Location": url})
+        fal.on("GET", "v3b.fal.media", "*", away)
+        url = "https://v3b.fal.media/files/b/a.png"
+    done, connected = fetched(fal, cli, tmp_path, url, [GOOGLE], later)
+    assert connected == [GOOGLE]
+    assert done.status == 0, done.stderr
+    (request,) = [one for one in fal.requests if one.host == HOST]
+    assert request.headers["host"] == HOST
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [PNG]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_address_of_the_new_kind_stays_the_one_that_was_checked(
+    fal: Sandbox, cli: Cli, tmp_path: Path, scheme: str
+) -> None:
+    """Nobody answers there, and the name is looked up anew for each attempt."""
+    public = "2606:4700::1111"
+    url = f"{scheme}://{HOST}/a.png"
+    done, connected = fetched(fal, cli, tmp_path, url, [public], ["::1", "127.0.0.1"])
+    assert done.error["type"] == "download_failed"
+    assert {*connected} == {public}
+
+
+def test_a_name_that_leads_home_is_not_connected_to(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    done, connected = fetched(fal, cli, tmp_path, f"https://{HOST}/a.png", [GOOGLE, "fec0::1"])
+    assert done.error["type"] == "download_failed"
+    assert connected == []
