@@ -4850,6 +4850,15 @@ class Options:
         self.keep = keep
         self.saving = Saving(**saving)
 
+    def queue_keywords(self, model: str) -> Fields:
+        """The keywords of fal-client's functions that queue a job."""
+        return {
+            "path": self.sub_path(model),
+            "hint": self.hint,
+            "priority": self.priority,
+            "start_timeout": self.start_timeout,
+        }
+
     def headers(self, *names: str) -> dict[str, str]:
         """fal's headers for the options of these names, for where fal-client lacks a keyword."""
         headers = {}
@@ -5049,14 +5058,11 @@ async def submit_and_follow(
         response = await fal_client.subscribe_async(
             model,
             await arguments_to_send(job, arguments, options, uploads),
-            path=options.sub_path(model),
-            hint=options.hint,
             with_logs=True,
             interval=0,  # job.progress.follow waits instead, longer as the job grows older
             on_queue_update=job.progress.follow,
-            priority=options.priority,
-            start_timeout=options.start_timeout,
             client_timeout=fal_client_timeout,
+            **options.queue_keywords(model),
         )
         job.answered(response)
         return await save_media(job)
@@ -5486,11 +5492,8 @@ async def submit_job(model: str, arguments: Arguments | Request, **keywords: Any
         await fal_client.submit_async(
             model,
             await arguments_to_send(job, arguments, options, Uploads()),
-            path=options.sub_path(model),
-            hint=options.hint,
             webhook_url=options.webhook_url,
-            priority=options.priority,
-            start_timeout=options.start_timeout,
+            **options.queue_keywords(model),
         )
     return {"request_id": job.request_id, "model": model}
 
