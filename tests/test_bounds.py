@@ -338,10 +338,7 @@ def files_of(count: int) -> list[dict[str, str]]:
 
 SAVE: dict[str, tuple[str, ...]] = {
     "by number": ("--output", "out/x.txt"),
-    "by field": ("--output", "out/{name}.{ext}"),
     "in place of others": ("--output", "out/{name}.{ext}", "--overwrite"),
-    "with metadata": ("--output", "out/", "--metadata"),
-    "for a chat": ("--output", "out/", "--media"),
 }
 
 
