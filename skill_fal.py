@@ -619,6 +619,9 @@ PRICES_URL = f"{MODELS_URL}/pricing"
 KEY_DOMAINS = (".fal.run", ".falrun.com", ".fal.ai")
 TOKEN_DOMAINS = (*KEY_DOMAINS, ".fal.media")
 
+# What names a job in the body of an answer, be that readable as JSON or not.
+JOB_IN_BODY = r'"(\w*request_id|status_url|response_url)"\s{0,9}:\s{0,9}"'
+
 # Seconds between attempts while fal says that it is busy, and in all; Retry-After overrules them.
 BACKOFF = (1, 2, 4, 8, 16, 29)
 BUSY_LIMIT = 60.0
@@ -2380,6 +2383,7 @@ class PaidOnce:
         response = await read_whole(response)
         if call.submits:
             learn_request_id(call.job, response, is_whole=True)
+            refuse_urls_of_others(call.job, response)
         elif response.is_success and is_unreadable(response):
             call.job.raw_response = Raw(response.text)
             response = httpx.Response(response.status_code, json={}, request=call.request)
@@ -2469,7 +2473,7 @@ async def json_events(job: Job, response: httpx.Response) -> AsyncIterator[bytes
             has_json = True
             yield b"data: " + event.data.replace("\n", " ").encode() + b"\n\n"
         elif event.data.strip() not in ("", "[DONE]"):
-            words = event.data.strip()[:80]
+            words = cut(event.data.strip(), 80)
             if words[0] in '{["' or "\ufffd" in words:
                 broken = words
             note(f"the stream holds an event that is no JSON: {words}")
@@ -2555,13 +2559,23 @@ def learn_request_id(job: Job, response: httpx.Response, is_whole: bool) -> None
     not come from its head. Raises a Failure if fal has taken the job under no id of any use.
     """
     request_id = response.headers.get("x-fal-request-id")
-    if is_whole and (response.is_success or request_id is None):
+    if is_whole and (response.is_success or not is_request_id(request_id)):
         request_id = descend(json_of(response), ["request_id"])
     if is_request_id(request_id):
         job.accepted(request_id)
     elif is_whole and response.is_success:
         message = "fal may have the job, but gave no id that can be one"
         raise Failure("unexpected_answer", message)
+
+
+def refuse_urls_of_others(job: Job, response: httpx.Response) -> None:
+    """Look no job up under the URL of another: fal's have the request id in them."""
+    answer = json_of(response)
+    for name in ("status_url", "response_url", "cancel_url"):
+        url = descend(answer, [name])
+        if response.is_success and is_text(url) and str(job.request_id) not in url:
+            message = f"fal gave a {name} that is not of the job"
+            raise Failure("unexpected_answer", message)
 
 
 def is_request_id(value: Any) -> TypeGuard[str]:
@@ -2588,9 +2602,10 @@ def names_a_job(response: httpx.Response) -> bool:
     """Whether an answer tells of a job, by its id or by what is billed: then fal has it, whatever
     the status says.
     """
-    if "x-fal-request-id" in response.headers or billable_units(response) is not None:
+    headers = response.headers
+    if headers.get("x-fal-request-id") or headers.get("x-fal-billable-units"):
         return True
-    return descend(json_of(response), ["request_id"]) is not None
+    return re.search(JOB_IN_BODY, response.text) is not None
 
 
 def is_busy(call: Call, response: httpx.Response) -> bool:
@@ -3121,6 +3136,9 @@ def read_to_the_end(path: str, content: bytes) -> str:
     if readable_formats(content_type):
         with picture(path, io.BytesIO(content)) as image:
             image.load()
+        is_packed = content_type not in ("image/bmp", "image/tiff")
+        if is_packed and not content[-HEAD_BYTES:].translate(None, delete=TEXT_BYTES):
+            raise usage_error(f"text stands behind the picture: {path}")
     elif is_text_behind(content):
         raise usage_error(f"not a media file, but text behind the start of one: {path}")
     return content_type
@@ -3131,7 +3149,18 @@ def is_text_behind(content: bytes) -> bool:
     is.
     """
     rest = content[HEAD_BYTES:].replace(b"\0", b"")
+    if is_utf8(rest):
+        return rest != b""
     return len(rest.translate(None, delete=TEXT_BYTES)) * 20 < len(rest)
+
+
+def is_utf8(content: bytes) -> bool:
+    """Whether bytes are text of any script, but for a character that their start has cut."""
+    try:
+        content.lstrip(bytes(range(0x80, 0xC0))).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def readable_formats(content_type: str | None) -> list[str]:
@@ -3262,9 +3291,10 @@ class Uploads:
         digest = self._digests.get(source)
         key = (source_key(source), digest)
         if key not in self._under_way:
-            # a task of its own: its session must not be the one of what the job sends
+            # A task of its own: its session must not be the one of what the job sends. All jobs
+            # are stopped at once, and then it is, too.
             self._under_way[key] = asyncio.ensure_future(_maybe_upload(source, digest))
-        return await asyncio.shield(self._under_way[key])
+        return await self._under_way[key]
 
     async def replace(self, arguments: Arguments) -> Fields:
         """The arguments with a URL in place of each local file that they name."""
@@ -3873,10 +3903,26 @@ def has_no_proxy(client: httpx.AsyncClient, url: httpx.URL) -> bool:
     return client._transport_for_url(url) is client._transport
 
 
+# Of networks at home and at work; a proxy inside one would know them.
+LOCAL_DOMAINS = (
+    ".localhost",
+    ".localdomain",
+    ".local",
+    ".internal",
+    ".intranet",
+    ".lan",
+    ".home",
+    ".home.arpa",
+    ".corp",
+    ".private",
+    ".svc",
+)
+
+
 def is_public_name(host: str) -> bool:
     # the system takes 127.1 and 0x7f.1 for addresses, too
     is_numeric = re.search(r"(^|\.)(\d+|0x[0-9a-f]*)$", host)
-    is_local = host.endswith((".localhost", ".local", ".internal"))
+    is_local = host.endswith(LOCAL_DOMAINS)
     return "." in host and not (is_numeric or is_local)
 
 
@@ -4643,21 +4689,35 @@ class Unit(NamedTuple):
 
     arguments: tuple[str, ...] = ()
     default: float | None = 1.0
+    size: float = 1.0  # of one unit, in what the arguments count
 
 
-IMAGE = Unit(arguments=(*FLAG_NAMES["num_images"], "max_images"))
-ONE_A_JOB = Unit()
+COUNTS = (
+    *FLAG_NAMES["num_images"],
+    "max_images",
+    "num_videos",
+    "num_outputs",
+    "num_samples",
+    "num_images_per_prompt",
+    "batch_size",
+    "n",
+)
+COUNTED = Unit(arguments=COUNTS)
 OTHER_UNIT = Unit(default=None)
 
-# By fal's name for the unit, in lower case and without a plural s.
+# By a word of fal's name for the unit, in lower case and without a plural s. The first word that
+# stands there is meant: "second of video", "video second".
 UNITS = {
-    "image": IMAGE,
+    "compute": OTHER_UNIT,
     "second": Unit(arguments=FLAG_NAMES["duration"], default=None),
-    "video": ONE_A_JOB,
-    "clip": ONE_A_JOB,
-    "generation": ONE_A_JOB,
-    "request": ONE_A_JOB,
-    "call": ONE_A_JOB,
+    "sec": Unit(arguments=FLAG_NAMES["duration"], default=None),
+    "minute": Unit(arguments=FLAG_NAMES["duration"], default=None, size=60),
+    "image": COUNTED,
+    "video": COUNTED,
+    "clip": COUNTED,
+    "generation": COUNTED,
+    "request": COUNTED,
+    "call": COUNTED,
 }
 
 
@@ -4701,11 +4761,11 @@ async def estimated(endpoint: str, fits: Sequence[Fit]) -> Estimate:
         )
     key = api_key()
     try:
-        price, history = await fetch_price_and_history(key, endpoint, len(fits))
-        estimates = (
-            estimate_by_history(price, fits, history),
-            estimate_by_unit(price, fits, history),
-        )
+        prices, history = await fetch_prices_and_history(key, endpoint, len(fits))
+        estimates = []
+        for price in prices:
+            estimates.append(estimate_by_history(price, fits, history))
+            estimates.append(estimate_by_unit(price, fits, history))
     except Failure as failure:
         message = f"the price of {len(fits)} job(s) of {endpoint} is not known: {failure.message}"
         raise Failure(
@@ -4717,8 +4777,10 @@ async def estimated(endpoint: str, fits: Sequence[Fit]) -> Estimate:
     return max(estimates, key=lambda estimate: estimate.total_cost)
 
 
-async def fetch_price_and_history(key: str, endpoint: str, calls: int) -> tuple[Fields, float]:
-    """The highest price of a unit that fal names, and what so many calls did cost, in USD."""
+async def fetch_prices_and_history(
+    key: str, endpoint: str, calls: int
+) -> tuple[list[Fields], float]:
+    """The prices of units that fal names, and what so many calls did cost, in USD."""
     question = {
         "estimate_type": "historical_api_price",
         "endpoints": {endpoint: {"call_quantity": calls}},
@@ -4736,7 +4798,7 @@ async def fetch_price_and_history(key: str, endpoint: str, calls: int) -> tuple[
         history = dollars(answer, "total_cost")
         if not prices:
             raise Failure("not_found", "fal names no price")
-        return max(prices, key=lambda price: dollars(price, "unit_price")), history
+        return prices, history
 
 
 def dollars(facts: Arguments, name: str) -> float:
@@ -4752,7 +4814,7 @@ def estimate_by_history(price: Arguments, fits: Sequence[Fit], history: float) -
     """What as many calls did cost; more if more than one image is asked for of each, unless the
     price of an image tells that better.
     """
-    images = sum(quantity_of(fitted, IMAGE) or 0 for fitted in fits)
+    images = sum(quantity_of(fitted, COUNTED) or 0 for fitted in fits)
     if images <= len(fits) or unit_name(price) == "image":
         return estimate_of(fits, history, "historical price")
     cost = history / len(fits) * images
@@ -4767,11 +4829,10 @@ def estimate_by_unit(price: Arguments, fits: Sequence[Fit], history: float) -> E
     """
     name = unit_name(price)
     unit_price = dollars(price, "unit_price")
-    unit = UNITS.get(name, OTHER_UNIT)
-    quantities = [quantity_of(fitted, unit) for fitted in fits]
+    quantities = [quantity_of(fitted, unit_of(name)) for fitted in fits]
     if unit_price and not history and None in quantities:
         raise Failure("not_found", "fal has no history of it")
-    total = sum(quantity or 1.0 for quantity in quantities)
+    total = sum(max(quantity or 1.0, 1.0) for quantity in quantities)
     return estimate_of(fits, total * unit_price, f"{total:.12g} x {unit_price:.12g} USD per {name}")
 
 
@@ -4787,6 +4848,17 @@ def estimate_of(fits: Sequence[Fit], cost: float, basis: str) -> Estimate:
 
 def unit_name(price: Arguments) -> str:
     return str(price.get("unit")).strip().lower().removesuffix("s")
+
+
+def unit_of(name: str) -> Unit:
+    """What a unit of that name is; a number in it is more than is understood here."""
+    words = [word.removesuffix("s") for word in re.findall("[a-z]+", name)]
+    if re.search(r"\d", name):
+        return OTHER_UNIT
+    for word, unit in UNITS.items():
+        if word in words:
+            return unit
+    return OTHER_UNIT
 
 
 def quantity_of(fitted: Fit, unit: Unit) -> float | None:
@@ -4808,7 +4880,7 @@ def quantity_of(fitted: Fit, unit: Unit) -> float | None:
             raise Failure("unexpected_answer", f"{name} is no number above 0: {shown}")
     if not amounts:
         return unit.default
-    return math.prod(amounts)
+    return math.prod(amounts) / unit.size
 
 
 # ---------------------------------------------------------------------------------------------
@@ -6305,6 +6377,9 @@ PROXY_VARIABLES = (
     "http_proxy",
     "ALL_PROXY",
     "all_proxy",
+    "Https_Proxy",
+    "Http_Proxy",
+    "All_Proxy",
 )
 
 # Tokens that fal gave for this command; see keep_secret.
@@ -6343,8 +6418,10 @@ def forms_of_secrets(
     words = [(word, "[FAL_KEY]") for word in (key, key.rpartition(":")[2], secret.strip())]
     words += [(token, "[token]") for token in tokens]
     for proxy in proxies:
-        password = proxy.rpartition("@")[0].partition("://")[2].partition(":")[2]
-        words += [(password, "[password]"), (urllib.parse.unquote(password), "[password]")]
+        user = proxy.rpartition("@")[0]
+        password = (user.partition("://")[2] or user).partition(":")[2]
+        for word in (password, urllib.parse.unquote(password), *re.split("[#/?]", password)):
+            words.append((word, "[password]"))
     forms = []
     for word, name in words:
         if len(word) >= 8:
@@ -6363,7 +6440,8 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, length: int = MAX_LINE) -> str:
-    """The text, or its start if it is too long to be read."""
+    """The text without secrets, or its start if it is too long to be read."""
+    text = redact(text)
     if len(text) <= length:
         return text
     return f"{text[:length]}… ({len(text)} characters)"
@@ -6377,7 +6455,12 @@ def unmarked(text: str) -> str:
 
 
 class Raw(str):
-    """JSON as it came, which nests more deeply than programs read."""
+    """JSON as it came, which nests more deeply than programs read, or is read by none."""
+
+    def on_one_line(self) -> str:
+        """The text without line ends, which JSON has between values, nor our name for files."""
+        text = " ".join(redact(self).splitlines())
+        return text.replace(f'"{SAVED_FILES}"', f'"model_{SAVED_FILES}"')
 
 
 # A text, of which no way back is kept in memory, or a bracket.
@@ -6441,8 +6524,7 @@ def json_text(value: Any, indent: int | None = None) -> str:
         indent=indent,
     )
     for placeholder, as_it_came in raw.items():
-        on_one_line = " ".join(redact(as_it_came).splitlines())
-        text = text.replace(f'"{placeholder}"', on_one_line)
+        text = text.replace(f'"{placeholder}"', as_it_came.on_one_line())
     return UNSEEN.sub(escape_in_json, text)
 
 

@@ -114,10 +114,41 @@ def test_a_long_wait_is_no_refusal_of_what_fal_has(
     assert "repeat the command" not in done.error["hint"]
 
 
-@pytest.mark.parametrize("units", ["", "many", "nan", "-1"])
-def test_units_that_are_no_number_show_nothing(fal: Sandbox, cli: Cli, units: str) -> None:
-    fal.on("POST", QUEUE, "*", answer(429, {UNITS: units}))
-    assert (cli("submit-t2i", *PROMPT).status, len(paid(fal))) == (0, 2)
+@pytest.mark.parametrize("units", ["many", "nan", "1, 1", "1 image", "inf"])
+@pytest.mark.parametrize("command", ["submit-t2i", "run-t2i"])
+def test_units_that_are_no_number_are_units(
+    fal: Sandbox, cli: Cli, command: str, units: str
+) -> None:
+    fal.on("POST", "*fal.run", "*", answer(429, {UNITS: units}))
+    assert (cli(command, *PROMPT).status, len(paid(fal))) == (1, 1)
+
+
+BODIES = {
+    "inside": b'{"data": {"request_id": "a-job"}}',
+    "a URL alone": b'{"status_url": "https://queue.fal.run/x/requests/a-job/status"}',
+    "of a gateway": b'{"gateway_request_id" : "a-job"}',
+    "no JSON": b'{"request_id": "a-job"',
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_a_body_that_names_a_job_in_any_way_is_the_last(
+    fal: Sandbox, cli: Cli, body: bytes
+) -> None:
+    fal.on("POST", QUEUE, "*", Reply(429, content=body, headers={"content-type": "a/json"}))
+    assert (cli("submit-t2i", *PROMPT).status, len(paid(fal))) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["status_url", "response_url"])
+def test_a_job_is_not_looked_up_under_the_url_of_another(fal: Sandbox, cli: Cli, name: str) -> None:
+    base = f"https://{QUEUE}/fal-ai/flux/requests/"
+    urls = {"status_url": "", "response_url": "", "cancel_url": ""}
+    urls = {one: base + ID for one in urls} | {name: f"{base}another"}
+    fal.on("POST", QUEUE, "*", Reply(json={"request_id": ID, **urls}))
+    done = cli("subscribe-t2i", *PROMPT)
+    assert (done.status, done.stdout, done.error["type"]) == (1, "", "unexpected_answer")
+    assert (done.error["request_id"], len(paid(fal))) == (ID, 1)
+    assert [request.method for request in fal.requests if request.host == QUEUE] == ["POST"]
 
 
 def job_of_fals(fal: Sandbox, cli: Cli) -> str:
