@@ -21,9 +21,17 @@ THREE = ("batch-t2i", "--model", FLUX, "--no-schema", "--prompts", "A", "B", "C"
 
 def fal_says(fal: Sandbox, amount: float, unit: str, history: float) -> None:
     """The price of a unit, and what as many calls did cost."""
-    row = {"endpoint_id": FLUX, "unit_price": amount, "unit": unit, "currency": "USD"}
+    fal_names(fal, [(amount, unit)], history)
+
+
+def fal_names(fal: Sandbox, prices: list[tuple[float, str]], history: float) -> None:
+    """Several prices of one model, each of another unit."""
+    rows = [
+        {"endpoint_id": FLUX, "unit_price": amount, "unit": unit, "currency": "USD"}
+        for amount, unit in prices
+    ]
     told = {"estimate_type": "historical_api_price", "total_cost": history, "currency": "USD"}
-    fal.on("GET", "api.fal.ai", "*/pricing", fal.always(Reply(json={"prices": [row]})))
+    fal.on("GET", "api.fal.ai", "*/pricing", fal.always(Reply(json={"prices": rows})))
     fal.on("POST", "api.fal.ai", "*/estimate", fal.always(Reply(json=told)))
 
 
@@ -41,6 +49,12 @@ def total_cost(error: Any) -> float:
         ({"num_images": 4, "max_images": 6}, 24),
         ({"max_images": 6}, 6),
         ({"num_images": "2", "max_images": 3.0}, 6),
+        ({"num_outputs": 4}, 4),
+        ({"num_videos": 3}, 3),
+        ({"num_samples": 2}, 2),
+        ({"num_images_per_prompt": 5}, 5),
+        ({"batch_size": 3, "n": 2}, 6),
+        ({"num_images": 2, "num_outputs": 2, "batch_size": 2}, 8),
     ],
 )
 def test_counts_are_multiplied(fal: Sandbox, cli: Cli, extra: dict[str, Any], images: int) -> None:
@@ -97,7 +111,7 @@ def assert_unknown(fal: Sandbox, done: Any) -> None:
 
 
 @pytest.mark.parametrize("case", NO_COUNTS)
-@pytest.mark.parametrize("name", ["num_images", "max_images"])
+@pytest.mark.parametrize("name", ["num_images", "max_images", "num_outputs", "batch_size", "n"])
 def test_a_count_that_is_none_has_no_price(fal: Sandbox, cli: Cli, name: str, case: str) -> None:
     extra = f'{{"{name}": {NO_COUNTS[case]}}}'
     assert_unknown(fal, cli(*T2I, "--extra-json", extra, "--max-cost", "1000"))
@@ -163,6 +177,91 @@ def test_what_past_calls_did_cost_counts_if_it_is_more(fal: Sandbox, cli: Cli) -
     done = cli(*THREE, "--max-cost", "2.99")
     assert (done.status, paid(fal)) == (2, [])
     assert done.error["type"] == "over_budget"
+
+
+# Units by the words of their names
+
+QUANTITIES = {
+    "sec": ({"duration": 90}, 90),
+    "secs": ({"duration": 90}, 90),
+    "Seconds": ({"duration": "90s"}, 90),
+    "video second": ({"duration": 90}, 90),
+    "seconds of video": ({"duration": 90}, 90),
+    "minute": ({"duration": 90}, 1.5),
+    "minutes of audio": ({"duration": 90}, 1.5),
+    "output image": ({"num_outputs": 4}, 4),
+    "generated videos": ({"num_videos": 4}, 4),
+    "API call": ({"n": 4}, 4),
+    "request(s)": ({"batch_size": 4}, 4),
+}
+
+
+@pytest.mark.parametrize("unit", QUANTITIES)
+def test_a_unit_is_known_by_a_word_of_its_name(fal: Sandbox, cli: Cli, unit: str) -> None:
+    """Without a history, what is not understood has no price."""
+    extra, quantity = QUANTITIES[unit]
+    fal_says(fal, 2, unit, 0)
+    done = cli(*T2I, "--extra-json", json.dumps(extra), "--max-cost", str(2 * quantity - 0.01))
+    assert (done.status, done.error["type"], paid(fal)) == (2, "over_budget", [])
+    assert total_cost(done.error) == pytest.approx(2 * quantity)
+
+
+@pytest.mark.parametrize("unit", ["compute second", "seconds of compute", "5 seconds", "secondary"])
+def test_a_length_is_no_quantity_of_another_unit(fal: Sandbox, cli: Cli, unit: str) -> None:
+    fal_says(fal, 2, unit, 0)
+    assert_unknown(fal, cli(*T2I, "--extra-json", '{"duration": 90}', "--max-cost", "1000"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "name"), [("minute", "duration"), ("image", "num_images")], ids=["minutes", "images"]
+)
+def test_a_job_takes_one_unit_at_least(
+    fal: Sandbox, cli: Cli, tmp_path: Path, unit: str, name: str
+) -> None:
+    """Half a unit is billed as one, whatever more the others take."""
+    whole = 60 if unit == "minute" else 1
+    rows = [{"prompt": "A", "extra": {name: share * whole}} for share in (0.5, 0.1, 3)]
+    (tmp_path / "rows").write_text("\n".join(map(json.dumps, rows)))
+    fal_says(fal, 1, unit, 0.01)
+    argv = ("batch-t2i", "--model", FLUX, "--no-schema", "--prompts-file", "rows")
+    done = cli(*argv, "--max-cost", "4.99")
+    assert (done.status, done.error["type"], paid(fal)) == (2, "over_budget", [])
+    assert total_cost(done.error) == pytest.approx(5)
+
+
+# Several prices of one model
+
+SECONDS_AND_VIDEOS = [(1.0, "video"), (0.5, "second")]
+
+
+@pytest.mark.parametrize("prices", [SECONDS_AND_VIDEOS, SECONDS_AND_VIDEOS[::-1]], ids=str)
+@pytest.mark.parametrize(
+    ("extra", "cost"),
+    [({"duration": 10}, 5), ({"duration": 1, "num_videos": 3}, 3)],
+    ids=["by the second", "by the video"],
+)
+def test_each_price_of_a_model_is_counted(
+    fal: Sandbox,
+    cli: Cli,
+    prices: list[tuple[float, str]],
+    extra: dict[str, Any],
+    cost: float,
+) -> None:
+    """The dearer unit may be the one of which less is taken."""
+    fal_names(fal, prices, 0.01)
+    argv = (*T2I, "--extra-json", json.dumps(extra), "--max-cost")
+    done = cli(*argv, str(cost - 0.01))
+    assert (done.status, done.error["type"], paid(fal)) == (2, "over_budget", [])
+    assert total_cost(done.error) == pytest.approx(cost)
+    assert cli(*argv, str(cost)).status == 0
+
+
+@pytest.mark.parametrize("other", [(0.001, "furlong"), (0.001, "second"), (-1.0, "image")], ids=str)
+def test_a_price_that_cannot_be_counted_spoils_the_others(
+    fal: Sandbox, cli: Cli, other: tuple[float, str]
+) -> None:
+    fal_names(fal, [(0.5, "image"), other], 0)
+    assert_unknown(fal, cli(*T2I, "--max-cost", "1000"))
 
 
 # Time
