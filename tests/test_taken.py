@@ -363,6 +363,68 @@ def test_a_batch_behind_a_proxy_that_hangs_up_is_sent_by_its_repetition(
     assert (again.status, len(again.lines), len(paid(fal))) == (0, 8, 8)
 
 
+# Stopped while a picture is on its way
+
+I2V = ("--model", "fal-ai/minimax-video/image-to-video", "--prompt", "It rains", "--no-schema")
+PICTURED = {
+    "submit": ("submit-i2v", *I2V, "--image-url", "photo.jpg"),
+    "subscribe": ("subscribe-i2v", *I2V, "--image-url", "photo.jpg"),
+    "run": ("run-i2v", *I2V, "--image-url", "photo.jpg"),
+    "batch": ("batch-i2v", *I2V, "--image-urls", "photo.jpg", "./photo.jpg"),
+    "journal": ("batch-i2v", *I2V, "--image-urls", "photo.jpg", "--journal", "journal.jsonl"),
+}
+
+
+def was_uploaded(fal: Sandbox) -> bool:
+    """Whether the content of a picture was sent."""
+    return any(request.path == "/files/upload" for request in fal.requests)
+
+
+@pytest.mark.usefixtures("photo")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("command", PICTURED)
+def test_nobody_waits_for_an_upload_whose_jobs_are_stopped(
+    fal: Sandbox, start: Starter, clock: Clock, command: str, number: int
+) -> None:
+    """It never ends, and no time passes in which the command could give it up."""
+    fal.on("POST", "v3.fal.media", "*", fal.always(Stall(FOR_EVER)))
+    child = start(*PICTURED[command], env=clock.env())
+    wait_for(lambda: was_uploaded(fal), child)
+    child.send_signal(number)
+    done = finished(child)
+    assert (done.status, done.stdout, paid(fal)) == (128 + number, "", [])
+    assert "may be running" not in done.stderr
+    assert "dashboard/requests" not in done.stderr  # there is nothing to look for
+
+
+@pytest.mark.usefixtures("photo")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_upload_is_stopped_with_its_jobs(
+    fal: Sandbox, cli: Cli, start: Starter, clock: Clock, number: int
+) -> None:
+    """The token for it comes while fal is asked to cancel another job, which takes as long as a
+    whole other command does.
+    """
+
+    def are_asked(*places: tuple[str, str]) -> bool:
+        return {*places} <= {(request.method, request.host) for request in fal.requests}
+
+    fal.run_seconds = FOR_EVER
+    other_ended = threading.Event()
+    fal.on("PUT", QUEUE, "*/cancel", Hold(other_ended.is_set))
+    fal.on("POST", "rest.fal.ai", "*", Hold(lambda: are_asked(("PUT", QUEUE))))
+    argv = (*I2V, "--image-urls", "https://example.com/a.png", "photo.jpg")
+    child = start("batch-i2v", *argv, env=clock.env())
+    wait_for(lambda: are_asked(("GET", QUEUE), ("POST", "rest.fal.ai")), child)
+    child.send_signal(number)
+    wait_for(lambda: are_asked(("PUT", QUEUE)), child)
+    assert cli("list-models").status == 0
+    other_ended.set()
+    done = finished(child)
+    (job,) = fal.jobs.values()
+    assert (done.status, job.cancelled, was_uploaded(fal)) == (128 + number, True, False)
+
+
 # Two signals
 
 TOGETHER = {
