@@ -365,8 +365,23 @@ def test_a_password_that_is_quoted_in_the_url_is_never_told(fal: Sandbox, cli: C
         f"socks5://user:{PASSWORD}@127.0.0.1:1",
         f"http://user:{PASSWORD}@[::1",
         f"http://user:{PASSWORD}@no-such-host.invalid:1",
+        f"http://user:{PASSWORD}#and-more@127.0.0.1:1",
+        f"http://user:{PASSWORD}/and-more@127.0.0.1:1",
+        f"http://user:{PASSWORD}?and-more@127.0.0.1:1",
+        f"user:{PASSWORD}#and-more@127.0.0.1:1",
     ],
-    ids=["closed port", "no port", "ftp", "socks", "half an address", "no host"],
+    ids=[
+        "closed port",
+        "no port",
+        "ftp",
+        "socks",
+        "half an address",
+        "no host",
+        "hash",
+        "slash",
+        "question mark",
+        "hash and no scheme",
+    ],
 )
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
 def test_a_proxy_that_does_not_work_has_its_password_kept(
@@ -376,6 +391,75 @@ def test_a_proxy_that_does_not_work_has_its_password_kept(
     done = cli(*RUN, "--no-schema", env=env)
     assert done.status != 0
     assert_kept(done)
+
+
+@pytest.mark.parametrize("scheme", ["http://", ""], ids=["scheme", "no scheme"])
+@pytest.mark.parametrize(
+    "variable", ["HTTPS_PROXY", "https_proxy", "Https_Proxy", "ALL_PROXY", "all_proxy", "All_Proxy"]
+)
+def test_the_password_is_known_however_the_variable_is_spelt(
+    fal: Sandbox, cli: Cli, variable: str, scheme: str
+) -> None:
+    """The request goes by way of this proxy, and fal answers it."""
+    proxy = proxied(fal)["HTTPS_PROXY"].replace("http://", scheme)
+    fal.on("POST", "fal.run", "*", ECHOES["error"])
+    done = cli(*RUN, "--no-schema", env={"HTTPS_PROXY": "", "HTTP_PROXY": "", variable: proxy})
+    assert (done.error["status"], len(fal.tunnels)) == (400, 1)
+    assert_kept(done)
+
+
+# Long texts that hold the key where they are cut
+
+KEY = "dummy-id:an-example-of-a-secret-0123456789"
+SAID = {  # and the characters of it that are shown
+    "type of an error": 1200,
+    "message": 1200,
+    "detail": 1500,
+    "event": 80,
+    "event of an error": 1200,
+    "price": 1200 - len(f"the price of 1 job(s) of {FLUX} is not known: fal's unit_price is 1 "),
+    "upload": 80,
+    "file": 200 - len("http://x/"),
+}
+
+
+def stranger_says(fal: Sandbox, where: str, text: str) -> tuple[str, ...]:
+    """The command that is told the text."""
+    events = {"content-type": "text/event-stream"}
+    detail = [{"loc": ["body"], "msg": text, "type": "odd"}]
+    replies = {
+        "type of an error": Reply(400, json={}, headers={"x-fal-error-type": text}),
+        "message": Reply(400, json={"detail": text}),
+        "detail": Reply(422, json={"detail": detail}),
+        "event": Reply(content=f"data: {text}\n\n".encode(), headers=events),
+        "event of an error": Reply(
+            content=f"event: error\ndata: {text}\n\n".encode(), headers=events
+        ),
+        "file": Reply(json={"images": [{"url": f"http://x/{text}", "content_type": "image/png"}]}),
+    }
+    if where == "price":
+        row = {"endpoint_id": FLUX, "unit_price": 1, "unit": "image", "currency": text}
+        fal.on("GET", "api.fal.ai", "*/pricing", Reply(json={"prices": [row]}))
+        return (*RUN, "--max-cost", "1")
+    if where == "upload":
+        fal.on("POST", UPLOADS, "*", Reply(json={"access_url": text}))
+        return ("upload-file", "--file", "photo.jpg")
+    fal.on("POST", "fal.run", "*", replies[where])
+    return ("stream-t2i" if "event" in where else "run-t2i", *RUN[1:], "--output", "out/")
+
+
+@pytest.mark.usefixtures("photo")
+@pytest.mark.parametrize("inside", [8, 20, len(KEY) - 1])
+@pytest.mark.parametrize("where", SAID)
+def test_a_key_that_is_cut_with_its_text_is_never_told(
+    fal: Sandbox, cli: Cli, where: str, inside: int
+) -> None:
+    """Some characters of it stand before the point where the text ends."""
+    argv = stranger_says(fal, where, "x" * (SAID[where] - inside) + KEY + "x" * 5000)
+    done = cli(*argv, env={"FAL_KEY": KEY})
+    assert done.status != 0
+    assert "xxxx" in done.stderr
+    assert_kept(done, KEY[:6], KEY.partition(":")[2][:6])
 
 
 def test_a_realtime_token_is_never_told(fal: Sandbox, cli: Cli) -> None:
