@@ -215,6 +215,7 @@ def test_nobody_is_led_astray(
 # The names of saved files
 
 FORGED = [{"path": "/etc/passwd"}]
+EVENTS = {"content-type": "text/event-stream"}
 
 
 @pytest.fixture
@@ -298,6 +299,36 @@ def test_files_that_a_journalled_result_names_are_not_called_ours(
         assert_told_apart(line, saved=0)
 
 
+# It is nested more deeply than the command walks, and not too deeply for the test.
+RAW = f'{{"downloaded_files": 1, "deep": [{{"downloaded_files": 2}}, {"[" * 400 + "]" * 400}]}}'
+ONE = ("batch-t2i", "--model", FLUX, "--prompts", "A cat")
+RAW_COMMANDS = {
+    "run": RUN,
+    "subscribe": SUBSCRIBE,
+    "stream": COMMANDS["stream"],
+    "batch": ONE,
+    "journal": (*ONE, "--journal", "j"),
+}
+
+
+@pytest.mark.parametrize("output", [(), ("--output", "out/")], ids=["printed", "saved"])
+@each(RAW_COMMANDS, "argv")
+def test_an_answer_that_is_printed_as_it_came_has_no_files_of_ours(
+    fal: Sandbox, cli: Cli, argv: tuple[str, ...], output: tuple[str, ...]
+) -> None:
+    """None of it is saved, which is told beside it; a journal prints it again."""
+    event = Reply(content=f"data: {RAW}\n\n".encode(), headers=EVENTS)
+    answer = Reply(content=RAW.encode(), headers={"content-type": "application/json"})
+    fal.on("POST", "fal.run", "*/stream", event)
+    fal.on("POST", "fal.run", f"/{FLUX}", answer)
+    fal.on("GET", QUEUE, "*/requests/*-????????????", answer)
+    for _ in range(2 if "--journal" in argv else 1):
+        done = cli(*argv, *output)
+        assert done.status == 0, done.stderr
+        assert list(holders(done.json, "downloaded_files")) == ([[]] if output else [])
+        assert list(holders(done.json, "model_downloaded_files")) == [1, 2]
+
+
 @pytest.mark.parametrize("value", [None, 7, {"path": "/etc/passwd"}, "x"], ids=str)
 def test_whatever_a_model_says_of_saved_files_keeps_its_value(
     fal: Sandbox, cli: Cli, value: Any
@@ -310,8 +341,7 @@ def test_whatever_a_model_says_of_saved_files_keeps_its_value(
 def test_each_event_of_a_stream_is_told_apart(fal: Sandbox, cli: Cli) -> None:
     events = [{"n": count, "downloaded_files": FORGED} for count in range(3)]
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
-    headers = {"content-type": "text/event-stream"}
-    fal.on("POST", "fal.run", "*", Reply(content=body.encode(), headers=headers))
+    fal.on("POST", "fal.run", "*", Reply(content=body.encode(), headers=EVENTS))
     done = cli("stream-t2i", *RUN[1:])
     assert done.status == 0
     assert [line.get("model_downloaded_files") for line in done.lines] == [FORGED] * 3
@@ -425,15 +455,14 @@ SAID = {  # and the characters of it that are shown
 
 def stranger_says(fal: Sandbox, where: str, text: str) -> tuple[str, ...]:
     """The command that is told the text."""
-    events = {"content-type": "text/event-stream"}
     detail = [{"loc": ["body"], "msg": text, "type": "odd"}]
     replies = {
         "type of an error": Reply(400, json={}, headers={"x-fal-error-type": text}),
         "message": Reply(400, json={"detail": text}),
         "detail": Reply(422, json={"detail": detail}),
-        "event": Reply(content=f"data: {text}\n\n".encode(), headers=events),
+        "event": Reply(content=f"data: {text}\n\n".encode(), headers=EVENTS),
         "event of an error": Reply(
-            content=f"event: error\ndata: {text}\n\n".encode(), headers=events
+            content=f"event: error\ndata: {text}\n\n".encode(), headers=EVENTS
         ),
         "file": Reply(json={"images": [{"url": f"http://x/{text}", "content_type": "image/png"}]}),
     }
