@@ -81,6 +81,19 @@ def test_any_secret_stays_here(
     assert_refused(fal, cli(*argv))
 
 
+@pytest.mark.parametrize(
+    "text", ["ключ", "鍵は秘密です", "clé"], ids=["Cyrillic", "Japanese", "French"]
+)
+@pytest.mark.parametrize("head", ["mp4", "webm", "mp3", "wav", "ogg", "flac"])
+def test_a_text_of_any_script_behind_a_media_head_stays_here(
+    fal: Sandbox, cli: Cli, tmp_path: Path, head: str, text: str
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(HEADS[head] + (text * 100).encode())
+    extra = json.dumps({"end_video_url": "clip.mp4"})
+    argv = (*I2V, "--image-url", "https://example.com/a.png", "--extra-json", extra)
+    assert_refused(fal, cli(*argv))
+
+
 @each(HEADS, "head")
 def test_a_key_behind_a_media_head_stays_here(
     fal: Sandbox, cli: Cli, tmp_path: Path, head: bytes
@@ -117,6 +130,26 @@ def test_a_key_behind_a_whole_head_of_a_png_stays_here(
     """The first chunk is as it should be, and all that comes is text."""
     (tmp_path / "photo.png").write_bytes(png_head(64, 64) + PEM)
     assert_refused(fal, cli(*I2V, "--image-url", "photo.png"))
+
+
+@pytest.mark.parametrize("secret", ["key", "key on its own line", "key behind zeros"])
+@pytest.mark.parametrize("format", ["JPEG", "MPO", "PNG", "GIF", "WEBP"])
+def test_a_key_at_the_end_of_a_whole_picture_stays_here(
+    fal: Sandbox, cli: Cli, tmp_path: Path, format: str, secret: str
+) -> None:
+    """Whoever reads the picture sees nothing of it."""
+    (tmp_path / "photo.jpg").write_bytes(drawn(format) + SECRETS[secret])
+    assert_refused(fal, cli(*I2V, "--image-url", "photo.jpg"))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP"])
+def test_a_key_at_the_end_of_a_picture_is_not_sent_by_another_field(
+    fal: Sandbox, cli: Cli, tmp_path: Path, format: str
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(drawn(format) + PEM)
+    extra = json.dumps({"deep": [{"end_image_url": "photo.jpg"}]})
+    argv = (*I2V, "--image-url", "https://example.com/a.png", "--extra-json", extra)
+    assert_refused(fal, cli(*argv))
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "MPO"])
