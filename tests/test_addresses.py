@@ -131,3 +131,40 @@ def test_a_name_that_leads_home_is_not_connected_to(fal: Sandbox, cli: Cli, tmp_
     done, connected = fetched(fal, cli, tmp_path, f"https://{HOST}/a.png", [GOOGLE, "fec0::1"])
     assert done.error["type"] == "download_failed"
     assert connected == []
+
+
+# Names that mean something at home or at work alone
+
+LOCAL_NAMES = [
+    "localhost.localdomain",
+    "printer.local",
+    "Printer.LOCAL.",
+    "x.internal",
+    "wiki.intranet",
+    "nas.lan",
+    "nas.home",
+    "nas.home.arpa",
+    "mail.corp",
+    "db.private",
+    "api.default.svc",
+]
+
+
+@pytest.mark.parametrize("hop", ["first", "redirect"])
+@pytest.mark.parametrize("name", LOCAL_NAMES)
+def test_a_local_name_is_not_asked_for(fal: Sandbox, cli: Cli, name: str, hop: str) -> None:
+    """A proxy inside such a network would know it, so that it is not told of it."""
+    local = f"https://{name}/a.png"
+    fal.on("GET", "v3b.fal.media", "*", Reply(302, text="", headers={"Location": local}))
+    url = local if hop == "first" else "https://v3b.fal.media/files/b/a.png"
+    fal.on("POST", "fal.run", "*", Reply(json={"images": [{"url": url, "file_name": "a.png"}]}))
+    done = cli("run-t2i", "--model", FLUX, "--prompt", "A cat", "--no-schema", "--output", "out/")
+    assert (done.status, done.error["type"]) == (1, "download_failed")
+    (detail,) = done.error["details"]
+    assert (detail["type"], detail["field"]) == ("refused_url", url)
+    assert {*fal.tunnels} == {"fal.run:443"} | ({"v3b.fal.media:443"} if hop != "first" else set())
+
+
+@pytest.mark.parametrize("name", ["local.example.com", "lan-party.example.com", "example.homes"])
+def test_a_public_name_may_have_a_local_word_in_it(name: str) -> None:
+    assert skill_fal.is_public_name(name) is True
