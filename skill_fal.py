@@ -15,7 +15,7 @@ stderr carries progress and notes. A failure leaves one last line there: {"error
 "message", "model"?, "request_id"?, "status"?, "retryable", "hint"?, "details"?}}, or plain
 `error:` and `hint:` lines on a terminal.
 
-Exit status: 0 done · 1 fal refused, or the command failed · 2 bad usage, nothing was sent ·
+Exit status: 0 done · 1 fal refused, or the job failed · 2 bad usage, nothing was sent ·
 3 no usable key, or a locked account · 4 fal not reached, or the connection broke ·
 5 a time limit ran out · 130 interrupted · 141 the reader of stdout went away ·
 143 terminated.
@@ -23,19 +23,22 @@ Exit status: 0 done · 1 fal refused, or the command failed · 2 bad usage, noth
 The key is read from the environment: FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET.
 
 The map of this file. Each section is opened by a ruled comment. Tables and pure things come
-first, the wire in the middle, the commands after what they call; the last three serve all.
+first, the wire in the middle, the commands after what they call. Output and failures serve all.
 
+    The start             lazy imports, and Ctrl-C while Python starts
     Vocabulary            exit statuses, failures, jobs, what became of them, flags and commands
-    What fal offers       tables: models, hosts, limits, media types
-    Flags                 readers of values, a row for each flag, files of jobs
+    What fal offers       tables: models, hosts, limits, media types, what can go wrong
+    Flags                 readers of values, a row for each flag, files of jobs, the two tasks
     Schemas and fitting   reading what a model takes, arguments made of what the user asked
     The wire              HTTP clients, fal-client's innards, paying once, sessions
     Records               steps on disk, and what a batch knows of its jobs
-    Files                 written whole, read, uploaded, found in answers, fetched, saved
+    Files to send         written whole or not at all, pictures read, files uploaded
+    Files in answers      what JSON names and holds, and where the user wants it
+    Fetching and saving   files of a response, under free names
     Search and prices     models, what they take, prices, estimates
-    Jobs and batches      options, requests, following a job, many jobs at once
+    Jobs and batches      options, orders, following a job, many jobs at once
     Commands              one function each; they call the sections above
-    Failures              ERRORS, from an exception or an answer to a Failure, what to do next
+    Failures              from an exception or an answer to a Failure, what to do next
     Output                text made safe, the console, progress and its pace
     Command line          parsers, signals, main
 """
@@ -53,7 +56,7 @@ def leave(number: int, frame: object) -> None:
 
 # Until main() minds signals, Ctrl-C ends the command without a traceback. An importer's program
 # keeps its own way.
-is_command = __name__ == "__main__" or "skill-fal" in "".join(sys.argv[:1])
+is_command = __name__ == "__main__" or "skill-fal" in os.path.basename(sys.argv[0])
 if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave)
 
@@ -315,9 +318,9 @@ def present(**values: Any) -> Fields:
 class JobState(StrEnum):
     """How far a request came; SENT and no further is what is in doubt."""
 
-    NEW = "new"
+    NEW = "new"  # this command has sent nothing for it, be it that it only looks at the job
     SENT = "sent"
-    REFUSED = "refused"  # fal has surely not taken it
+    REFUSED = "refused"  # fal has not taken it, or ended it at once
     ACCEPTED = "accepted"  # by fal, and billed
     CANCELLED = "cancelled"
     DONE = "done"
@@ -341,7 +344,7 @@ class Job:
         self.deadline: float | None = None  # in the event loop's seconds
         self.arguments: Arguments = {}  # what the user asked, then what was sent
         self.response: Any = None
-        self.raw_response: Raw | None = None  # in place of one that nests too deeply
+        self.raw_response: Raw | None = None  # see set_aside
         self.unprinted: list[Any] = []  # answers that are paid for
         self.units: dict[str, float] = {}  # billed by fal, by the path of the answer that said so
         self.saving: Saving | None = None
@@ -372,12 +375,18 @@ class Job:
 
     def answered(self, response: Any) -> None:
         """The model's response is here: it can be printed whatever happens from now on."""
-        self.response = self.as_it_came(response)
+        self.response = self.take_back(response)
         self.unprinted = [self.response]
         self.becomes(JobState.DONE, result=self.response)
 
-    def as_it_came(self, response: Any) -> Any:
-        """The response, or the text that fal-client was not given since it nests too deeply."""
+    def set_aside(self, text: str) -> None:
+        """Keep the text of an answer that nests too deeply for fal-client, or that is no JSON
+        that can be read. fal-client is given {} in its place; take_back undoes that.
+        """
+        self.raw_response = Raw(text)
+
+    def take_back(self, response: Any) -> Any:
+        """What fal-client makes of an answer, or in its place the text that was set aside."""
         if self.raw_response is None:
             return response
         note("the response nests too deeply, or cannot be read: it is printed as it came")
@@ -392,6 +401,7 @@ class Job:
         self.state = JobState.NEW
         self.request_id = None
         self.failed = False
+        self.raw_response = None
 
 
 def not_recorded(state: str, **facts: Any) -> None:
@@ -634,13 +644,6 @@ MAX_DEPTH = 300  # levels of JSON that are walked; programs that read it stop at
 MAX_ANSWER_BYTES = 256 * 1024**2  # of what is no file: one answer may hold a few as data URIs
 MAX_EVENT_BYTES = 64 * 1024**2  # of a stream
 
-# fal's queue headers, for the calls whose fal-client signature lacks the keyword.
-QUEUE_HEADERS = {
-    "hint": "X-Fal-Runner-Hint",
-    "priority": "X-Fal-Queue-Priority",
-    "start_timeout": "X-Fal-Request-Start-Timeout",
-}
-
 # Anything a header or a URL can carry as it is.
 VISIBLE = r"[\x21-\x7e]+"
 PATH_PATTERN = r"\w[\w.-]*(/\w[\w.-]*)*"
@@ -708,6 +711,101 @@ PAGE_WORDS = (
 MAX_BYTES = 2 * 1024**3
 MAX_REDIRECTS = 5
 FILE_BACKOFF = (0.2, 0.5, 1.0)
+
+
+# What can go wrong
+
+KEY_HINT = f"Check FAL_KEY: keys are made at {KEYS_PAGE}."
+IN_DOUBT_HINT = f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
+
+# A failure of any other type comes from fal, in fal's own words.
+ERRORS: dict[str, ErrorKind] = {
+    # The user's things. Nothing was sent.
+    "usage_error": ErrorKind(Exit.USAGE),
+    "invalid_arguments": ErrorKind(Exit.USAGE),
+    "over_budget": ErrorKind(
+        Exit.USAGE,
+        hint="Ask for fewer or cheaper files (list-models --price compares models), or ask"
+        " whoever pays for a higher limit.",
+    ),
+    "price_unknown": ErrorKind(
+        Exit.USAGE, hint="Without --max-cost there is no limit: ask whoever pays."
+    ),
+    # The key and the account.
+    "credentials_missing": ErrorKind(
+        Exit.CREDENTIALS, hint=f"Make a key at {KEYS_PAGE} and set FAL_KEY to it."
+    ),
+    "credentials_malformed": ErrorKind(
+        Exit.CREDENTIALS, hint=f"Copy the key again from {KEYS_PAGE} into FAL_KEY."
+    ),
+    "unauthorized": ErrorKind(Exit.CREDENTIALS, hint=KEY_HINT),
+    "forbidden": ErrorKind(
+        Exit.CREDENTIALS, hint=f"See at {KEYS_PAGE} what the key may be used for."
+    ),
+    "account_locked": ErrorKind(
+        Exit.CREDENTIALS, hint=f"Top up or unlock the account at {BILLING_PAGE}."
+    ),
+    # The network.
+    "unreachable": ErrorKind(
+        Exit.NETWORK,
+        retryable=True,
+        hint="Check the network and HTTPS_PROXY, then repeat the command.",
+    ),
+    "connection_lost": ErrorKind(Exit.NETWORK, retryable=True),
+    "gateway_error": ErrorKind(Exit.NETWORK, retryable=True),
+    # Time, and signals.
+    "timeout": ErrorKind(Exit.TIMEOUT),
+    "interrupted": ErrorKind(Exit.INTERRUPTED),
+    "terminated": ErrorKind(Exit.TERMINATED),
+    # fal, and its models.
+    "server_error": ErrorKind(retryable=True),
+    "request_timeout": ErrorKind(retryable=True),
+    "rate_limited": ErrorKind(retryable=True, hint="Wait a little, then repeat the command."),
+    "bad_request": ErrorKind(),
+    "not_found": ErrorKind(),
+    "client_cancelled": ErrorKind(),
+    "already_completed": ErrorKind(hint="Fetch the response with the command result."),
+    "content_policy_violation": ErrorKind(hint="Reword the prompt, or use another picture."),
+    "not_a_stream": ErrorKind(hint="Use subscribe-* for models that do not stream."),
+    "stream_failed": ErrorKind(),
+    "realtime_error": ErrorKind(),
+    "unexpected_answer": ErrorKind(),
+    # Jobs and batches.
+    "not_finished": ErrorKind(
+        retryable=True, hint="Repeat the command later, or without --no-wait to wait."
+    ),
+    "unknown_outcome": ErrorKind(),
+    "batch_failed": ErrorKind(),
+    # Files.
+    "download_failed": ErrorKind(
+        hint="The response is on stdout: fetch the URLs in it with another tool."
+    ),
+    "refused_url": ErrorKind(),
+    "too_large": ErrorKind(),
+    "http_error": ErrorKind(),
+    "write_failed": ErrorKind(),
+    "journal_failed": ErrorKind(),
+    "output_failed": ErrorKind(),
+    # This program.
+    "internal_error": ErrorKind(),
+}
+
+# What an HTTP status means where the answer does not say more.
+STATUSES = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    408: "request_timeout",
+    422: "invalid_arguments",
+    429: "rate_limited",
+    499: "client_cancelled",
+}
+
+# What fal's queue says in a word.
+QUEUE_WORDS = {
+    "NOT_FOUND": "fal knows no such request",
+    "ALREADY_COMPLETED": "the job has ended already",
+}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1142,7 +1240,7 @@ JOB_EXAMPLE = "--model fal-ai/flux/dev --request-id 764cabcf-b745-4b3e-ae38-1200
 IMAGE_EXAMPLE = "--file photo.jpg --format webp"
 RAW_EXAMPLE = "--file data.bin --content-type application/octet-stream"
 
-URL_TEXT, DATA_TEXT = operator.itemgetter("url"), operator.itemgetter("data_uri")
+url_text, data_uri_text = operator.itemgetter("url"), operator.itemgetter("data_uri")
 
 
 # Arguments: from flags to what the model is sent
@@ -1420,7 +1518,7 @@ class SchemaReader:
                 schema[keyword] = {
                     name: self.read(item, depth + 1, references) for name, item in value.items()
                 }
-            elif is_well_typed(keyword, value) and self._has_room(value, depth):
+            elif is_well_typed(keyword, value) and self._take_line(value, depth):
                 schema[keyword] = value
         return schema
 
@@ -1430,15 +1528,15 @@ class SchemaReader:
         unescaped = [name.replace("~1", "/").replace("~0", "~") for name in names]
         return descend(self.document, unescaped)
 
-    def _has_room(self, value: Any, depth: int) -> bool:
+    def _take_line(self, value: Any, depth: int) -> bool:
         """Whether a value can be kept as a whole; it is counted in any case."""
         self.room -= 1
         if self.room < 0 or depth > MAX_SCHEMA_DEPTH:
             return False
         if isinstance(value, dict):
-            return all(self._has_room(item, depth + 1) for item in value.values())
+            return all(self._take_line(item, depth + 1) for item in value.values())
         if isinstance(value, list):
-            return all(self._has_room(item, depth + 1) for item in value)
+            return all(self._take_line(item, depth + 1) for item in value)
         return not isinstance(value, float) or math.isfinite(value)
 
 
@@ -1980,7 +2078,7 @@ def is_same_value(value: Any, literal: Any) -> bool:
 
 def has_type(value: Any, kind: str) -> bool:
     """Whether a value is of JSON Schema's type; of a type that is unknown, anything is."""
-    return kind not in TYPES or TYPES[kind](value)
+    return kind not in JSON_TYPES or JSON_TYPES[kind](value)
 
 
 def as_number(value: Any) -> float | None:
@@ -2005,7 +2103,7 @@ def item_count(value: Any) -> int | None:
     return len(value) if isinstance(value, list) else None
 
 
-TYPES: dict[str, Callable[[Any], bool]] = {
+JSON_TYPES: dict[str, Callable[[Any], bool]] = {
     "string": is_text,
     "integer": is_whole_number,
     "number": lambda value: as_number(value) is not None,
@@ -2265,7 +2363,8 @@ def refuse_strangers(url: httpx.URL, domains: tuple[str, ...]) -> None:
     """Keep the key and tokens of ours from clear text, and from any place that an answer names
     and that is neither fal's nor the user's own setting.
     """
-    is_set = any((url.host, url.port) == (own.host, own.port) for own in fal_settings())
+    places = [(setting.host, setting.port) for setting in fal_settings()]
+    is_set = (url.host, url.port) in places
     is_fals = f".{url.host}".endswith(domains) and url.port is None
     if url.scheme == "https" and not url.userinfo and (is_fals or is_set):
         return
@@ -2322,17 +2421,26 @@ class PaidOnce:
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """fal's answer; while fal says that it is busy, it is asked again."""
         refuse_strangers(request.url, KEY_DOMAINS)
-        job = CURRENT_JOB.get()
         seconds_left = BUSY_LIMIT
-        for backoff in BACKOFF:
-            call = Call(request, job)
+        for backoff in (*BACKOFF, math.inf):
+            call = Call(request, CURRENT_JOB.get())
             response = await self._answer(call)
-            if not is_busy(call, response):
-                return checked(call, response)
-            seconds_left -= await wait_while_busy(call, response, backoff, seconds_left)
-        call = Call(request, job)
-        response = await self._answer(call)
-        return checked(call, response)
+            verdict = verdict_on(call, response)
+            record_verdict(call, verdict)
+            if verdict == Verdict.FINE:
+                return response
+            seconds = math.inf
+            if verdict == Verdict.BUSY and backoff < math.inf:
+                seconds = seconds_to_wait(response.headers, backoff)
+            if seconds > seconds_left:
+                raise verdict_failure(call, verdict, response, seconds)
+            seconds_left -= seconds
+            note(
+                f"fal is busy (HTTP {response.status_code}): asking again in {seconds:.0f} s,"
+                f" for {seconds_left:.0f} s more at most"
+            )
+            await asyncio.sleep(seconds)
+        raise AssertionError("nobody waits after the last attempt")
 
     async def _answer(self, call: Call) -> httpx.Response:
         """fal's answer. Whatever is raised that is no Failure makes fal-client ask again."""
@@ -2384,40 +2492,13 @@ class PaidOnce:
         if call.submits:
             learn_request_id(call.job, response, is_whole=True)
             refuse_urls_of_others(call.job, response)
-        elif response.is_success and is_unreadable(response):
-            call.job.raw_response = Raw(response.text)
+        elif response.is_success and not call.is_look and is_unreadable(response):
+            call.job.set_aside(response.text)
             response = httpx.Response(response.status_code, json={}, request=call.request)
         return response
 
     async def aclose(self) -> None:
         """Leave the connections to whoever opened them."""
-
-
-def checked(call: Call, response: httpx.Response) -> httpx.Response:
-    """The answer, unless fal is busy or did not do what would have been paid for."""
-    if is_busy(call, response) or (call.pays and response.status_code >= 300):
-        raise refusal_or_doubt(call, response)
-    return response
-
-
-async def wait_while_busy(
-    call: Call, response: httpx.Response, backoff: float, seconds_left: float
-) -> float:
-    """Wait until the request may be repeated; returns for how long. A Failure if that is longer
-    than somebody waits.
-    """
-    seconds = seconds_to_wait(response.headers, backoff)
-    failure = refusal_or_doubt(call, response)
-    if seconds > seconds_left:
-        if call.pays:
-            failure.hint = f"fal asks to wait {seconds:.0f} s: repeat the command then."
-        raise failure
-    note(
-        f"fal is busy (HTTP {response.status_code}): asking again in {seconds:.0f} s,"
-        f" for {seconds_left - seconds:.0f} s more at most"
-    )
-    await asyncio.sleep(seconds)
-    return seconds
 
 
 def is_unreadable(response: httpx.Response) -> bool:
@@ -2467,7 +2548,7 @@ async def json_events(job: Job, response: httpx.Response) -> AsyncIterator[bytes
             raise stream_failure(event.data)
         if nests_deeply(event.data):
             has_json = True
-            job.raw_response = Raw(event.data)
+            job.set_aside(event.data)
             yield b"data: {}\n\n"
         elif is_json(event.data):
             has_json = True
@@ -2608,11 +2689,49 @@ def names_a_job(response: httpx.Response) -> bool:
     return re.search(JOB_IN_BODY, response.text) is not None
 
 
+class Verdict(Enum):
+    """What an answer means for the request, and so for the user's money."""
+
+    FINE = "fal-client reads it"
+    BUSY = "fal has not taken the request, and may take the next"
+    REFUSED = "fal has not taken it, or ended it at once"
+    IN_DOUBT = "fal may have taken it"
+
+
+def verdict_on(call: Call, response: httpx.Response) -> Verdict:
+    if is_busy(call, response):
+        return Verdict.BUSY
+    if not call.pays or response.status_code < 300:
+        return Verdict.FINE
+    if is_refusal(call, response):
+        return Verdict.REFUSED
+    return Verdict.IN_DOUBT
+
+
+def record_verdict(call: Call, verdict: Verdict) -> None:
+    """A job that fal has not taken may be submitted again."""
+    if call.pays and verdict in (Verdict.BUSY, Verdict.REFUSED):
+        call.job.becomes(JobState.REFUSED)
+
+
+def verdict_failure(
+    call: Call, verdict: Verdict, response: httpx.Response, seconds: float
+) -> Failure:
+    """What an answer says that is not fine; `seconds` is how long fal asks to wait, if it does."""
+    failure = answer_failure(response, response.text)
+    if verdict == Verdict.IN_DOUBT and call.submits:
+        failure.retry_is_fals_word = False  # it may be about the job that fal has
+        failure.job_may_run = True
+    if call.pays and math.isfinite(seconds):
+        failure.hint = f"fal asks to wait {seconds:.0f} s: repeat the command then."
+    return failure
+
+
 def is_busy(call: Call, response: httpx.Response) -> bool:
     """Whether fal did not take the request and may take the next.
 
-    The gateway's pages and a runner that went away say nothing of the kind. Looks at a job only
-    read.
+    The gateway's pages and a runner that went away say nothing of the kind. A GET that looks at
+    a job takes nothing in any case.
     """
     status = response.status_code
     if call.is_look:
@@ -2632,30 +2751,14 @@ def is_fals_own_503(headers: Mapping[str, str]) -> bool:
 
 
 def is_refusal(call: Call, response: httpx.Response) -> bool:
-    """Whether fal has surely not taken the request, or says itself that it may be repeated."""
+    """Whether an answer that is no success, nor says that fal is busy, leaves no job behind."""
     status = response.status_code
     is_plain_no = 400 <= status < 500 and status not in (408, 409, 429)
     if names_a_job(response):
-        # Outside the queue this is how the job itself has ended.
-        return is_plain_no and not call.submits
+        return is_plain_no and not call.submits  # outside the queue that job has ended so
     if "x-fal-request-timeout-type" in response.headers:  # it never started
         return True
-    if retry_by_fal(response.headers) is True or is_busy(call, response):
-        return True
-    return is_plain_no
-
-
-def refusal_or_doubt(call: Call, response: httpx.Response) -> Failure:
-    """What an answer says that is no success, once it is recorded what it means for the job: fal
-    has refused it, or may have it.
-    """
-    failure = answer_failure(response, response.text)
-    if call.pays and is_refusal(call, response):
-        call.job.becomes(JobState.REFUSED)
-    elif call.submits:
-        failure.retry_is_fals_word = False  # it may be about the job that fal has
-        failure.job_may_run = True
-    return failure
+    return is_plain_no or retry_by_fal(response.headers) is True
 
 
 def seconds_to_wait(headers: Mapping[str, str], backoff: float) -> float:
@@ -2962,8 +3065,7 @@ class Journal:
 
 
 # ---------------------------------------------------------------------------------------------
-# Files: pictures are read and uploaded; the files of a response are found, fetched, and
-# published under free names where the user asked for them.
+# Files to send: written whole or not at all, pictures read, files uploaded.
 # ---------------------------------------------------------------------------------------------
 
 
@@ -3213,7 +3315,7 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(background, foreground)
 
 
-# Files: uploading
+# Uploading
 
 
 class Parts:
@@ -3305,7 +3407,9 @@ class Uploads:
         return dict(with_media(url_by_source.__getitem__, arguments))
 
 
-# Files: what JSON names and holds
+# ---------------------------------------------------------------------------------------------
+# Files in answers: what JSON names and holds, and where the user wants it.
+# ---------------------------------------------------------------------------------------------
 
 
 class Leaf(NamedTuple):
@@ -3525,7 +3629,7 @@ def field_word(field: str) -> str:
     return label.rpartition("_")[2]
 
 
-# Files: where they go
+# Where files go
 
 
 class Target:
@@ -3862,7 +3966,9 @@ def told_extension(content_type: str) -> str | None:
     return usual
 
 
-# Files: fetching
+# ---------------------------------------------------------------------------------------------
+# Fetching and saving: files of a response are fetched, and published under free names.
+# ---------------------------------------------------------------------------------------------
 
 
 async def public_addresses(client: httpx.AsyncClient, url: httpx.URL) -> list[str]:
@@ -4154,7 +4260,7 @@ def from_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield base64.b64decode(rest, validate=True)
 
 
-# Files: saving those of a response
+# Saving the files of a response
 
 
 SAVED_FILES = "downloaded_files"  # under which a document lists what was saved
@@ -4330,7 +4436,7 @@ def origin(job: Job, facts: Fields) -> Fields:
     }
 
 
-# Files: what was saved, and how to fetch it again
+# What was saved, and how to fetch it again
 
 
 def saved_paths(document: Any) -> list[str]:
@@ -4922,23 +5028,21 @@ class Options:
         self.keep = keep
         self.saving = Saving(**saving)
 
-    def queue_keywords(self, model: str) -> Fields:
-        """The keywords of fal-client's functions that queue a job."""
-        return {
-            "path": self.sub_path(model),
-            "hint": self.hint,
-            "priority": self.priority,
-            "start_timeout": self.start_timeout,
-        }
+    def new_job(self, model: str, progress: Progress | None = None) -> Job:
+        """A job with these options."""
+        job = Job(model, progress=progress)
+        job.saving = self.saving
+        job.cancelled_if_given_up = not self.keep
+        return job
 
-    def headers(self, *names: str) -> dict[str, str]:
-        """fal's headers for the options of these names, for where fal-client lacks a keyword."""
-        headers = {}
-        for name in names:
-            value = getattr(self, name)
-            if value is not None:
-                headers[QUEUE_HEADERS[name]] = str(value)
-        return headers
+    def headers(self) -> dict[str, str]:
+        """What fal's queue is told beside the request; fal-client has no keyword for some of it."""
+        values = {
+            "X-Fal-Runner-Hint": self.hint,
+            "X-Fal-Queue-Priority": self.priority,
+            "X-Fal-Request-Start-Timeout": self.start_timeout,
+        }
+        return {name: str(value) for name, value in values.items() if value is not None}
 
     def endpoint(self, model: str) -> str:
         """The endpoint that the path leads to, which has the schema."""
@@ -4973,7 +5077,7 @@ ROUTES = {
 }
 
 
-class Request(NamedTuple):
+class Order(NamedTuple):
     """What the flags ask of a model: arguments, once the model's schema is known."""
 
     verb: str
@@ -5033,23 +5137,23 @@ def generate(
     """Call an operation with what the flags ask of the model, or show what it would send."""
     asked = take(values, task.flags)
     checks = take(values, CHECKS)
-    request = Request(verb, task, asked, **checks)
+    order = Order(verb, task, asked, **checks)
     if dry_run:
-        return plan_request(model, request, Options(**values))
-    return operation(model, request, **values)
+        return plan_order(model, order, Options(**values))
+    return operation(model, order, **values)
 
 
-async def plan_request(model: str, request: Request, options: Options) -> Fields:
+async def plan_order(model: str, order: Order, options: Options) -> Fields:
     """What --dry-run shows: the request as it would be sent, but for the key and the uploads."""
     endpoint_id = options.endpoint(model)
     with failures(Job(model)):
         async with asyncio.timeout(options.client_timeout):
-            schema = await request.schema(endpoint_id)
-            fitted = request.fit(schema)
-            estimate, notes = await quote(endpoint_id, [fitted], request.max_cost)
+            schema = await order.schema(endpoint_id)
+            fitted = order.fit(schema)
+            estimate, notes = await quote(endpoint_id, [fitted], order.max_cost)
     return plan_document(
         model,
-        request,
+        order,
         options,
         schema,
         fitted,
@@ -5060,14 +5164,14 @@ async def plan_request(model: str, request: Request, options: Options) -> Fields
 
 def plan_document(
     model: str,
-    request: Request,
+    order: Order,
     options: Options,
     schema: ModelSchema,
     fitted: Fit,
     estimate: Fields | None,
     notes: list[str],
 ) -> Fields:
-    route = ROUTES[request.verb]
+    route = ROUTES[order.verb]
     url = f"https://{route.host}/{model}"
     path = options.sub_path(model, route.path).lstrip("/")
     if path:
@@ -5077,7 +5181,7 @@ def plan_document(
     return {
         "endpoint": model,
         "url": url,
-        "headers": options.headers(*QUEUE_HEADERS),
+        "headers": options.headers(),
         "arguments": fitted.arguments,
         "notes": fitted.notes + notes,
         "schema": schema.state,
@@ -5087,18 +5191,18 @@ def plan_document(
 
 async def arguments_to_send(
     job: Job,
-    arguments: Arguments | Request,
+    arguments: Arguments | Order,
     options: Options,
     uploads: Uploads,
 ) -> Fields:
     """The arguments fitted to the model, within the budget, local files uploaded."""
-    if isinstance(arguments, Request):
-        request = arguments
+    if isinstance(arguments, Order):
+        order = arguments
         endpoint_id = options.endpoint(str(job.model))
-        fitted = request.fit(await request.schema(endpoint_id))
+        fitted = order.fit(await order.schema(endpoint_id))
         say_notes(fitted)
-        if request.max_cost is not None:
-            await affordable(endpoint_id, [fitted], request.max_cost)
+        if order.max_cost is not None:
+            await affordable(endpoint_id, [fitted], order.max_cost)
         arguments = fitted.arguments
     arguments = await uploads.replace(arguments)
     job.arguments = arguments
@@ -5112,20 +5216,13 @@ def say_notes(fitted: Fit) -> None:
 
 async def submit_and_follow(
     job: Job,
-    arguments: Arguments | Request,
+    arguments: Arguments | Order,
     options: Options,
     uploads: Uploads,
     seconds: float | None = None,
 ) -> Any:
     """Queue a job, follow it to its end, save its files, and give the response."""
     model = str(job.model)
-    job.saving = options.saving
-    job.cancelled_if_given_up = not options.keep
-    fal_client_timeout = None
-    # fal-client sends it as the start timeout too, and that must be above 1 s; the session holds
-    # the limit in any case.
-    if seconds and seconds > 1 and not options.keep:
-        fal_client_timeout = seconds
     async with fal_session(job, seconds):
         response = await fal_client.subscribe_async(
             model,
@@ -5133,8 +5230,8 @@ async def submit_and_follow(
             with_logs=True,
             interval=0,  # job.progress.follow waits instead, longer as the job grows older
             on_queue_update=job.progress.follow,
-            client_timeout=fal_client_timeout,
-            **options.queue_keywords(model),
+            path=options.sub_path(model),
+            headers=options.headers(),
         )
         job.answered(response)
         return await save_media(job)
@@ -5248,9 +5345,9 @@ class PastJobs:
 class BatchEntry:
     """One job of a batch, what is asked of it, and what is printed of it in any case."""
 
-    def __init__(self, job: Job, request: Request, line: Fields) -> None:
+    def __init__(self, job: Job, order: Order, line: Fields) -> None:
         self.job = job
-        self.request = request
+        self.order = order
         self.line = line
         self.fitted: Fit | None = None
 
@@ -5261,7 +5358,7 @@ class Batch:
     def __init__(
         self,
         model: str,
-        requests: Sequence[Request],
+        orders: Sequence[Order],
         options: Options,
         past: PastJobs,
         concurrency: int,
@@ -5275,17 +5372,16 @@ class Batch:
         self.uploads = Uploads()
         self._tally: collections.Counter[str] = collections.Counter()
         pace = Pace()
-        self.entries = [self._entry(index, request, pace) for index, request in enumerate(requests)]
+        self.entries = [self._entry(index, order, pace) for index, order in enumerate(orders)]
         if past.journal:
             self.job.hint = "Repeat the command: it goes on where it stopped."
 
-    def _entry(self, index: int, request: Request, pace: Pace) -> BatchEntry:
-        job = Job(self.model, progress=Progress(f"[{index}] ", pace))
+    def _entry(self, index: int, order: Order, pace: Pace) -> BatchEntry:
+        job = self.options.new_job(self.model, Progress(f"[{index}] ", pace))
         job.index = index
-        job.arguments = request.asked
-        job.saving = self.options.saving
-        varied = request.task.varied
-        return BatchEntry(job, request, {"index": index, varied: request.asked[varied]})
+        job.arguments = order.asked
+        varied = order.task.varied
+        return BatchEntry(job, order, {"index": index, varied: order.asked[varied]})
 
     @property
     def endpoint(self) -> str:
@@ -5302,9 +5398,9 @@ class Batch:
 
     async def fit(self) -> ModelSchema:
         """Fit what may be submitted to the one schema of all."""
-        schema = await self.entries[0].request.schema(self.endpoint)
+        schema = await self.entries[0].order.schema(self.endpoint)
         for entry in self.due:
-            entry.fitted = entry.request.fit(schema)
+            entry.fitted = entry.order.fit(schema)
         return schema
 
     @property
@@ -5318,10 +5414,10 @@ class Batch:
                 schema = await self.fit()
                 estimate, notes = await quote(self.endpoint, self.fitted, max_cost)
         for index, entry in enumerate(self.entries):
-            fitted = entry.fitted or entry.request.fit(schema)
+            fitted = entry.fitted or entry.order.fit(schema)
             document = plan_document(
                 self.model,
-                entry.request,
+                entry.order,
                 self.options,
                 schema,
                 fitted,
@@ -5378,7 +5474,6 @@ class Batch:
         """A job's response: from the journal, by its request id, or for money."""
         job = entry.job
         job.deadline = self.job.deadline
-        job.cancelled_if_given_up = not self.options.keep
         step = self.past.next_step(job)
         if step == NextStep.PRINT:
             async with fal_session(job):
@@ -5460,12 +5555,12 @@ async def run_batch(
     checks = take(values, CHECKS)
     past = PastJobs(**take(values, AGAIN))
     options = Options(**values)
-    requests = [
-        Request("batch", task, flags_of_one_job(task, shared, item), **checks) for item in items
+    orders = [
+        Order("batch", task, flags_of_one_job(task, shared, item), **checks) for item in items
     ]
     batch = Batch(
         model,
-        requests,
+        orders,
         options,
         past,
         concurrency,
@@ -5553,7 +5648,7 @@ def generation(verb: str, *flags: Flag, example: str = "") -> Callable[[Operatio
 
 
 @generation("submit", *QUEUE, WEBHOOK_URL, example="--priority low")
-async def submit_job(model: str, arguments: Arguments | Request, **keywords: Any) -> Fields:
+async def submit_job(model: str, arguments: Arguments | Order, **keywords: Any) -> Fields:
     """Queue a job and give its request id at once: {"request_id", "model"}.
 
     `status`, `result` and `cancel` take it from there.
@@ -5565,7 +5660,8 @@ async def submit_job(model: str, arguments: Arguments | Request, **keywords: Any
             model,
             await arguments_to_send(job, arguments, options, Uploads()),
             webhook_url=options.webhook_url,
-            **options.queue_keywords(model),
+            path=options.sub_path(model),
+            headers=options.headers(),
         )
     return {"request_id": job.request_id, "model": model}
 
@@ -5577,14 +5673,14 @@ async def submit_job(model: str, arguments: Arguments | Request, **keywords: Any
     *SAVE,
     example="--output results/",
 )
-async def subscribe_job(model: str, arguments: Arguments | Request, **keywords: Any) -> Any:
+async def subscribe_job(model: str, arguments: Arguments | Order, **keywords: Any) -> Any:
     """Queue a job, follow it on stderr, and give the model's response.
 
     A job that is given up (Ctrl-C, SIGTERM, --client-timeout) is cancelled at fal.
     """
     options = Options(**keywords)
     return await submit_and_follow(
-        Job(model),
+        options.new_job(model),
         arguments,
         options,
         Uploads(),
@@ -5593,23 +5689,20 @@ async def subscribe_job(model: str, arguments: Arguments | Request, **keywords: 
 
 
 @generation("run", *QUEUE, *SAVE)
-async def run_job(model: str, arguments: Arguments | Request, **keywords: Any) -> Any:
+async def run_job(model: str, arguments: Arguments | Order, **keywords: Any) -> Any:
     """Run a model in a single HTTP call, without the queue, and give its response.
 
     For quick models: a response that is lost on the way cannot be fetched again.
     """
     options = Options(**keywords)
-    job = Job(model)
-    job.saving = options.saving
+    job = options.new_job(model)
     async with fal_session(job, options.client_timeout):
         response = await fal_client.run_async(
             model,
             await arguments_to_send(job, arguments, options, Uploads()),
             path=options.sub_path(model),
             timeout=options.client_timeout,
-            start_timeout=options.start_timeout,
-            hint=options.hint,
-            headers=options.headers("priority"),
+            headers=options.headers(),
         )
         job.answered(response)
         return await save_media(job)
@@ -5617,7 +5710,7 @@ async def run_job(model: str, arguments: Arguments | Request, **keywords: Any) -
 
 @generation("stream", *QUEUE, *SAVE)
 async def stream_job(
-    model: str, arguments: Arguments | Request, **keywords: Any
+    model: str, arguments: Arguments | Order, **keywords: Any
 ) -> AsyncGenerator[Any, None]:
     """Run a model that streams: one line of JSON for each event.
 
@@ -5625,15 +5718,14 @@ async def stream_job(
     replaces /stream.
     """
     options = Options(**keywords)
-    job = Job(model)
-    job.saving = options.saving
+    job = options.new_job(model)
     async with fal_session(job, options.client_timeout):
         events: Any = fal_client.stream_async(
             model,
             await arguments_to_send(job, arguments, options, Uploads()),
             path=options.sub_path(model, ROUTES["stream"].path),
             timeout=options.client_timeout,
-            headers=options.headers("hint", "priority", "start_timeout"),
+            headers=options.headers(),
         )
         async with contextlib.aclosing(stream_events(job, events)) as documents:
             async for document in documents:
@@ -5655,7 +5747,7 @@ async def stream_events(job: Job, events: AsyncIterator[Any]) -> AsyncGenerator[
     async with contextlib.aclosing(events) as open_events:  # type: ignore[type-var]
         async for event in open_events:
             earlier = job.response
-            event = job.as_it_came(event)
+            event = job.take_back(event)
             job.response = event
             count += 1
             if not job.saving.target:
@@ -5739,7 +5831,7 @@ async def cancel_job(model: str, request_id: str, *, client_timeout: float | Non
     }
 
 
-@command("upload-file", FILE, example="--file photo.jpg", text=URL_TEXT)
+@command("upload-file", FILE, example="--file photo.jpg", text=url_text)
 async def upload_file(file: str) -> Fields:
     """Upload a file of any kind to fal's CDN and give its URL, which is public."""
     name = portable_name(file)
@@ -5755,7 +5847,7 @@ async def upload_file(file: str) -> Fields:
     FILE,
     IMAGE_FORMAT,
     example=IMAGE_EXAMPLE,
-    text=URL_TEXT,
+    text=url_text,
 )
 async def upload_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, upload it, and give its URL, which is public."""
@@ -5767,7 +5859,7 @@ async def upload_image(file: str, *, format: str = "jpeg") -> Fields:
     FILE_OR_STDIN,
     CONTENT_TYPE,
     example=RAW_EXAMPLE,
-    text=URL_TEXT,
+    text=url_text,
 )
 async def upload_raw(file: str, *, content_type: str) -> Fields:
     """Upload bytes under a content type of your own and give their URL, which is public."""
@@ -5776,7 +5868,7 @@ async def upload_raw(file: str, *, content_type: str) -> Fields:
         return {"url": await uploaded(fal_client.upload_async, data, content_type, name)}
 
 
-@command("encode-file", FILE, example="--file photo.jpg", text=DATA_TEXT)
+@command("encode-file", FILE, example="--file photo.jpg", text=data_uri_text)
 def encode_file(file: str) -> Fields:
     """Give a file as a data URI, its content type told from its name; nothing is sent."""
     return {"data_uri": fal_client.encode_file(file)}  # type: ignore[arg-type]
@@ -5787,7 +5879,7 @@ def encode_file(file: str) -> Fields:
     FILE,
     IMAGE_FORMAT,
     example=IMAGE_EXAMPLE,
-    text=DATA_TEXT,
+    text=data_uri_text,
 )
 def encode_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, and give it as a data URI; nothing is sent."""
@@ -5799,7 +5891,7 @@ def encode_image(file: str, *, format: str = "jpeg") -> Fields:
     FILE_OR_STDIN,
     CONTENT_TYPE,
     example=RAW_EXAMPLE,
-    text=DATA_TEXT,
+    text=data_uri_text,
 )
 def encode_raw(file: str, *, content_type: str) -> Fields:
     """Give bytes under a content type of your own as a data URI; nothing is sent."""
@@ -5957,131 +6049,33 @@ async def list_models(
 # Failures: from an exception or an error answer to a Failure, and what to do next.
 # ---------------------------------------------------------------------------------------------
 
-KEY_HINT = f"Check FAL_KEY: keys are made at {KEYS_PAGE}."
-
-# A failure of any other type comes from fal, in fal's own words.
-ERRORS: dict[str, ErrorKind] = {
-    # The user's things. Nothing was sent.
-    "usage_error": ErrorKind(Exit.USAGE),
-    "invalid_arguments": ErrorKind(Exit.USAGE),
-    "over_budget": ErrorKind(
-        Exit.USAGE,
-        hint="Ask for less, or whoever pays for more; list-models --price compares models.",
-    ),
-    "price_unknown": ErrorKind(
-        Exit.USAGE, hint="Without --max-cost there is no limit: ask whoever pays."
-    ),
-    # The key and the account.
-    "credentials_missing": ErrorKind(
-        Exit.CREDENTIALS, hint=f"Make a key at {KEYS_PAGE} and set FAL_KEY to it."
-    ),
-    "credentials_malformed": ErrorKind(
-        Exit.CREDENTIALS, hint=f"Copy the key again from {KEYS_PAGE} into FAL_KEY."
-    ),
-    "unauthorized": ErrorKind(Exit.CREDENTIALS, hint=KEY_HINT),
-    "forbidden": ErrorKind(
-        Exit.CREDENTIALS, hint=f"See at {KEYS_PAGE} what the key may be used for."
-    ),
-    "account_locked": ErrorKind(
-        Exit.CREDENTIALS, hint=f"Top up or unlock the account at {BILLING_PAGE}."
-    ),
-    # The network.
-    "unreachable": ErrorKind(
-        Exit.NETWORK,
-        retryable=True,
-        hint="Check the network and HTTPS_PROXY, then repeat the command.",
-    ),
-    "connection_lost": ErrorKind(Exit.NETWORK, retryable=True),
-    "gateway_error": ErrorKind(Exit.NETWORK, retryable=True),
-    # Time, and signals.
-    "timeout": ErrorKind(Exit.TIMEOUT),
-    "interrupted": ErrorKind(Exit.INTERRUPTED),
-    "terminated": ErrorKind(Exit.TERMINATED),
-    # fal, and its models.
-    "server_error": ErrorKind(retryable=True),
-    "request_timeout": ErrorKind(retryable=True),
-    "rate_limited": ErrorKind(retryable=True, hint="Wait a little, then repeat the command."),
-    "bad_request": ErrorKind(),
-    "not_found": ErrorKind(),
-    "client_cancelled": ErrorKind(),
-    "already_completed": ErrorKind(hint="Fetch the response with the command result."),
-    "content_policy_violation": ErrorKind(hint="Reword the prompt, or use another picture."),
-    "not_a_stream": ErrorKind(hint="Use subscribe-* for models that do not stream."),
-    "stream_failed": ErrorKind(),
-    "realtime_error": ErrorKind(),
-    "unexpected_answer": ErrorKind(),
-    # Jobs and batches.
-    "not_finished": ErrorKind(
-        retryable=True, hint="Repeat the command later, or without --no-wait to wait."
-    ),
-    "unknown_outcome": ErrorKind(),
-    "batch_failed": ErrorKind(),
-    # Files.
-    "download_failed": ErrorKind(
-        hint="The response is on stdout: fetch the URLs in it with another tool."
-    ),
-    "refused_url": ErrorKind(),
-    "too_large": ErrorKind(),
-    "http_error": ErrorKind(),
-    "write_failed": ErrorKind(),
-    "journal_failed": ErrorKind(),
-    "output_failed": ErrorKind(),
-    # This program.
-    "internal_error": ErrorKind(),
-}
-
-# What an HTTP status means where the answer does not say more.
-STATUSES = {
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    408: "request_timeout",
-    422: "invalid_arguments",
-    429: "rate_limited",
-    499: "client_cancelled",
-}
-
-# What fal's queue says in a word.
-QUEUE_WORDS = {
-    "NOT_FOUND": "fal knows no such request",
-    "ALREADY_COMPLETED": "the job has ended already",
-}
-
 
 class Refusal(NamedTuple):
     """What the body of an error answer says; any of fal's fields may be missing or odd."""
 
-    kind: str | None
+    type: str | None  # in fal's word
     message: str
     details: list[Fields] | None = None
     job_is_gone: bool = False
+    is_page: bool = False  # of a gateway, in HTML
 
 
 def answer_failure(response: Any, text: str) -> Failure:
     """What an error answer says, in any of the shapes that fal's hosts use."""
-    status = response.status_code
     headers = response.headers
-    kind = status_kind(status)
-    if "event-stream" in headers.get("content-type", ""):
-        refusal = read_event_refusal("".join(re.findall("(?m)^data:(.*)$", text)))
-    elif is_json(redact(text)):
-        refusal = read_refusal(json.loads(redact(text)))
-    else:  # a gateway's HTML page
-        refusal = Refusal(None, f"fal's gateway answered HTTP {status}")
-        if status in (502, 503, 504):
-            kind = "gateway_error"
+    refusal = refusal_in(response, redact(text))
+    kind = kind_of_answer(response.status_code, refusal)
     failure = Failure(
         kind,
         refusal.message,
-        status=status,
+        status=response.status_code,
         details=refusal.details,
     )
-    failure.job_is_gone = refusal.job_is_gone and status == 404
-    failure.type = refusal.kind or headers.get("x-fal-error-type") or kind
+    failure.job_is_gone = refusal.job_is_gone and response.status_code == 404
+    if kind != "account_locked":
+        failure.type = refusal.type or headers.get("x-fal-error-type") or kind
     if failure.exit == Exit.USAGE:  # which promises that nothing was sent
         failure.exit = Exit.FAILED
-    if refusal.message.startswith("User is locked"):  # nothing but the text says so (2026)
-        failure.type = "account_locked"
     retry = retry_by_fal(headers)
     if headers.get("x-fal-request-timeout-type"):  # it did not start in time, and never will
         failure.exit = Exit.TIMEOUT
@@ -6090,6 +6084,25 @@ def answer_failure(response: Any, text: str) -> Failure:
         failure.retryable = retry
         failure.retry_is_fals_word = True
     return failure
+
+
+def refusal_in(response: Any, text: str) -> Refusal:
+    """What the text of an answer says, be it an event, JSON, or a gateway's page."""
+    if "event-stream" in response.headers.get("content-type", ""):
+        return read_event_refusal("".join(re.findall("(?m)^data:(.*)$", text)))
+    if is_json(text):
+        return read_refusal(json.loads(text))
+    message = f"fal's gateway answered HTTP {response.status_code}"
+    return Refusal(None, message, is_page=True)
+
+
+def kind_of_answer(status: int, refusal: Refusal) -> str:
+    """The row of ERRORS for an error answer."""
+    if refusal.message.startswith("User is locked"):  # nothing but the text says so (2026)
+        return "account_locked"
+    if refusal.is_page and status in (502, 503, 504):
+        return "gateway_error"
+    return status_kind(status)
 
 
 def status_kind(status: int) -> str:
@@ -6129,10 +6142,10 @@ def read_refusal(body: Any) -> Refusal:
         return Refusal(details[0]["type"], "; ".join(messages), details)
     if not isinstance(reason, str):
         reason = json.dumps(reason)
-    kind = body.get("error_type")
-    if not isinstance(kind, str):
-        kind = None
-    return Refusal(kind, reason or "fal gave no reason")
+    fal_type = body.get("error_type")
+    if not isinstance(fal_type, str):
+        fal_type = None
+    return Refusal(fal_type, reason or "fal gave no reason")
 
 
 def read_detail(item: Any) -> Fields:
@@ -6164,7 +6177,7 @@ def stream_failure(data: str) -> Failure:
     """What an event says that is called an error."""
     refusal = read_event_refusal(data)
     failure = Failure("stream_failed", refusal.message, details=refusal.details)
-    failure.type = refusal.kind or failure.type
+    failure.type = refusal.type or failure.type
     return failure
 
 
@@ -6229,7 +6242,10 @@ def missing_package(exc: Any) -> Failure | None:
     package = PACKAGES.get((exc.name or "").partition(".")[0])
     if not package:
         return None
-    return usage_error(f"{package} is not installed: pip install {package}")
+    return usage_error(
+        f"{package} is not installed: pip install {package}",
+        "All that is needed: python3 -m pip install -r requirements.txt; or uv run skill_fal.py.",
+    )
 
 
 def stop_failure(exc: BaseException) -> Failure:
@@ -6249,7 +6265,6 @@ PACKAGES = {"fal_client": "fal-client", "httpx": "httpx", "PIL": "Pillow"}
 # What is not here is a bug of ours and keeps its traceback.
 EXCEPTIONS: dict[str, Callable[[Any], Failure | None]] = {
     "fal_client.client.FalClientHTTPError": http_failure,
-    "fal_client.client.FalClientTimeoutError": time_limit_failure,
     "fal_client.client.RealtimeError": realtime_failure,
     "httpx.HTTPStatusError": http_failure,
     "httpx.ConnectError": unreachable_failure,
@@ -6297,8 +6312,8 @@ def advice(failure: Failure) -> str | None:
         return failure.job.hint
     if leaves_a_job_running(failure):
         return f"Look the job up: {result_command(failure.model, failure.request_id)}"
-    if RUN.jobs_in_doubt or (failure.job and failure.job.in_doubt):
-        return f"What was sent may be running, and be billed: look at {REQUESTS_PAGE} first."
+    if failure.job and failure.job.in_doubt:
+        return IN_DOUBT_HINT
     if failure.type in ERRORS and ERRORS[failure.type].hint:
         return ERRORS[failure.type].hint
     if failure.exit == Exit.CREDENTIALS:
@@ -6347,7 +6362,10 @@ def result_command(model: Any, request_id: Any, *flags: str) -> str:
 
 def command_line(*arguments: Any) -> str:
     """A command that can be pasted into the shell that this one was started from."""
-    return shlex.join([sys.executable, sys.argv[0], *map(str, arguments)])
+    program = [sys.argv[0]]
+    if sys.argv[0].endswith(".py"):
+        program.insert(0, sys.executable)
+    return shlex.join([*program, *map(str, arguments)])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -6523,8 +6541,8 @@ def json_text(value: Any, indent: int | None = None) -> str:
         allow_nan=False,
         indent=indent,
     )
-    for placeholder, as_it_came in raw.items():
-        text = text.replace(f'"{placeholder}"', as_it_came.on_one_line())
+    for placeholder, raw_text in raw.items():
+        text = text.replace(f'"{placeholder}"', raw_text.on_one_line())
     return UNSEEN.sub(escape_in_json, text)
 
 
@@ -6625,7 +6643,7 @@ class Console:
         if "hint" in error:
             self._tell(redact(f"hint: {printable(error['hint'])}"))
 
-    def has_room(self) -> bool:
+    def take_line(self) -> bool:
         """Whether stderr takes another line of progress: without end if a person watches.
 
         Elsewhere there are 30 lines at once, then one in 15 seconds, and 90 in all.
@@ -6764,7 +6782,7 @@ class Progress:
         if console.is_terminal():
             state += f", {age:.0f} s"
         ended = fields["status"] == "COMPLETED"
-        if state != self._state and (ended or console.has_room()):
+        if state != self._state and (ended or console.take_line()):
             self._state = state
             console.state(self._label + state)
 
@@ -6778,7 +6796,7 @@ class Progress:
             return
         self._seen.add(key)
         for line in message.splitlines():
-            if not console.has_room():
+            if not console.take_line():
                 note("further lines of the log are left out; the command status shows them")
                 return
             self.say(f"| {line}")
@@ -7045,6 +7063,8 @@ def add_what_became_of_jobs(failure: Failure) -> None:
         failure.hint = RUN.job.hint  # now, for a job that still runs may take its place below
     if RUN.left_running:
         failure.job = RUN.left_running[0]
+    if RUN.jobs_in_doubt and not failure.hint and not leaves_a_job_running(failure):
+        failure.hint = IN_DOUBT_HINT
     failure.message += RUN.report()
 
 
