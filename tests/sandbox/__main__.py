@@ -24,6 +24,7 @@ Start a stand-in for fal.ai's servers on this machine, and run a command against
 
 The command reaches it under fal's own host names, by way of HTTPS_PROXY and SSL_CERT_FILE.
 Nothing leaves the machine, nothing is charged, and no real key is used: FAL_KEY is replaced.
+Its models, prices and pictures are made up, and are not remembered when it ends.
 """
 
 EPILOG = """\
@@ -62,9 +63,19 @@ COMMAND_NOT_FOUND = 127
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
     with Sandbox(options.queue_seconds, options.run_seconds) as fal:
+        variables = fal.env | own_folders(fal.env)
         if not options.command:
-            return serve(fal.env)
-        return run(options.command, fal.env)
+            return serve(variables)
+        return run(options.command, variables)
+
+
+def own_folders(variables: dict[str, str]) -> dict[str, str]:
+    """Keep what the sandbox tells of models out of what programs keep about the real ones."""
+    folder = Path(variables["SSL_CERT_FILE"]).parent
+    return {
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
