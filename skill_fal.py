@@ -344,7 +344,7 @@ class Job:
         self.deadline: float | None = None  # in the event loop's seconds
         self.arguments: Arguments = {}  # what the user asked, then what was sent
         self.response: Any = None
-        self.raw_response: Raw | None = None  # see set_aside
+        self.raw_response: Any = None  # see set_aside
         self.unprinted: list[Any] = []  # answers that are paid for
         self.units: dict[str, float] = {}  # billed by fal, by the path of the answer that said so
         self.saving: Saving | None = None
@@ -379,14 +379,14 @@ class Job:
         self.unprinted = [self.response]
         self.becomes(JobState.DONE, result=self.response)
 
-    def set_aside(self, text: str) -> None:
-        """Keep the text of an answer that nests too deeply for fal-client, or that is no JSON
-        that can be read. fal-client is given {} in its place; take_back undoes that.
+    def set_aside(self, answer: Any) -> None:
+        """Keep an answer that nests too deeply for fal-client, or that is no JSON that can be
+        read. fal-client is given {} in its place; take_back undoes that.
         """
-        self.raw_response = Raw(text)
+        self.raw_response = answer
 
     def take_back(self, response: Any) -> Any:
-        """What fal-client makes of an answer, or in its place the text that was set aside."""
+        """What fal-client makes of an answer, or in its place what was set aside."""
         if self.raw_response is None:
             return response
         note("the response nests too deeply, or cannot be read: it is printed as it came")
@@ -629,8 +629,20 @@ PRICES_URL = f"{MODELS_URL}/pricing"
 KEY_DOMAINS = (".fal.run", ".falrun.com", ".fal.ai")
 TOKEN_DOMAINS = (*KEY_DOMAINS, ".fal.media")
 
-# What names a job in the body of an answer, be that readable as JSON or not.
-JOB_IN_BODY = r'"(\w*request_id|status_url|response_url)"\s{0,9}:\s{0,9}"'
+# What tells of a job in the body of an answer, in any spelling, be that readable as JSON or not.
+JOB_IN_BODY = (
+    r'"[\w-]{0,99}((request|job)[ _-]?id|(status|response|cancel)_?url|queue_?position'
+    r'|billable_?units?)\\*"\s{0,9}:|"IN_(QUEUE|PROGRESS)\\*"|/requests/\w'
+)
+# HTTP statuses by which a server says that it has not taken a request; by 408, 409, 429, and by
+# those of gateways that somebody hung up on (444, 460, 499) it does not.
+PLAIN_REFUSALS = (*range(400, 408), 410, 411, *range(413, 419), 421, 422, 424, 426, 428, 431, 451)
+# Those of fal's own 503 that come before a runner has the request.
+BEFORE_A_RUNNER = (
+    "runner_scheduling_failure",
+    "runner_connection_refused",
+    "runner_connection_timeout",
+)
 
 # Seconds between attempts while fal says that it is busy, and in all; Retry-After overrules them.
 BACKOFF = (1, 2, 4, 8, 16, 29)
@@ -680,6 +692,12 @@ EXTENSIONS = (
 )
 PAGE_EXTENSIONS = (".html", ".htm", ".xhtml", ".xht", ".shtml")
 HEAD_BYTES = 32  # as many as SIGNATURES look at
+# The last mark of a picture and how many bytes it takes with what belongs to it.
+ENDS = {
+    "image/png": (b"IEND", 8),
+    "image/jpeg": (b"\xff\xd9", 2),
+    "image/gif": (b"\0;", 2),
+}
 TEXT_BYTES = bytes([*range(0x20, 0x7F), *b"\t\n\r"])
 
 # Pillow's names of the formats that pictures are read in, and the most that one may have.
@@ -706,6 +724,8 @@ PAGE_WORDS = (
     "|documentation|homepage|web|webhook|status|cancel|response|license|help|share"
 )
 
+
+MAX_TEXT_BYTES = 64 * 1024**2  # of a file of prompts or of JSON
 
 # Of one file: bytes at most, hosts that may hand it on, and seconds between attempts at it.
 MAX_BYTES = 2 * 1024**3
@@ -837,12 +857,21 @@ def read_value(name: str, read: Callable[[str], Any], text: str) -> Any:
 def read_text(source: str) -> str:
     """The whole of a text file, or of stdin for `-`."""
     try:
-        if source == "-":
-            return read_bytes("-").decode("utf-8-sig")
-        with open(home_path(source), encoding="utf-8-sig") as file:
-            return file.read()
+        with open_text(source) as file:
+            content = file.read(MAX_TEXT_BYTES + 1)
+        if len(content) > MAX_TEXT_BYTES:
+            raise usage_error(f"more than {MAX_TEXT_BYTES} bytes of text: {source}")
+        return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise usage_error(f"cannot read {source}: {exc}") from exc
+
+
+def open_text(source: str) -> IO[bytes]:
+    if source != "-":
+        return open(home_path(source), "rb")
+    if sys.stdin is None:
+        return io.BytesIO()
+    return sys.stdin.buffer
 
 
 def read_prompt(text: str) -> str:
@@ -2469,7 +2498,9 @@ class PaidOnce:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
             if call.is_sent:
-                await insist(sending, call.job, LATE_ANSWER)
+                response = await insist(sending, call.job, LATE_ANSWER)
+                if response is not None:
+                    record_verdict(call, verdict_on(call, response))
             else:
                 sending.cancel()
                 await asyncio.wait([sending])
@@ -2493,7 +2524,7 @@ class PaidOnce:
             learn_request_id(call.job, response, is_whole=True)
             refuse_urls_of_others(call.job, response)
         elif response.is_success and not call.is_look and is_unreadable(response):
-            call.job.set_aside(response.text)
+            call.job.set_aside(as_it_came(response))
             response = httpx.Response(response.status_code, json={}, request=call.request)
         return response
 
@@ -2502,25 +2533,34 @@ class PaidOnce:
 
 
 def is_unreadable(response: httpx.Response) -> bool:
-    """Whether an answer is JSON that neither fal-client nor we can read: it nests too deeply, has
-    a number of thousands of digits, or characters that are not UTF-8.
+    """Whether an answer is no JSON that fal-client or we can read: it nests too deeply, has a
+    number of thousands of digits, characters that are not UTF-8, or is none at all.
     """
-    if nests_deeply(response.text):
-        return True
-    if json_of(response) is not None:
-        return False
+    return nests_deeply(response.text) or json_of(response) is None
+
+
+def as_it_came(response: httpx.Response) -> Any:
+    """What can be printed of an answer that cannot be read: its JSON as it is, its text, or its
+    bytes, of which a data URI is made.
+    """
     text = response.text.strip()
-    return text.startswith(("{", "[")) and text.endswith(("}", "]"))
+    if text.startswith(("{", "[")) and text.endswith(("}", "]")):
+        return Raw(response.text)
+    if is_utf8(response.content):
+        return response.text
+    content_type = response.headers.get("content-type", BINARY)
+    return {"content_type": content_type, "content": response.content}
 
 
 async def opened_stream(call: Call, response: httpx.Response) -> httpx.Response:
     """A stream of events; what is paid for and is none is printed all the same."""
-    content_type = response.headers.get("content-type", "")
+    content_type = response.headers.get("content-type", "").lower()
     if not content_type.startswith("text/event-stream"):
         response = await read_whole(response)
         call.job.state = JobState.DONE
-        if json_of(response) is not None:
-            call.job.unprinted = [json_of(response)]
+        call.job.unprinted = [json_of(response)]
+        if is_unreadable(response):
+            call.job.unprinted = [as_it_came(response)]
         return response
     return httpx.Response(
         response.status_code,
@@ -2548,7 +2588,7 @@ async def json_events(job: Job, response: httpx.Response) -> AsyncIterator[bytes
             raise stream_failure(event.data)
         if nests_deeply(event.data):
             has_json = True
-            job.set_aside(event.data)
+            job.set_aside(Raw(event.data))
             yield b"data: {}\n\n"
         elif is_json(event.data):
             has_json = True
@@ -2575,6 +2615,7 @@ class UnreadBytes:
                 message = f"an event of the stream has more than {MAX_EVENT_BYTES} bytes"
                 raise Failure("unexpected_answer", message)
             yield chunk
+        yield b"\n\n"  # which ends an event that fal did not end before it hung up
 
 
 def is_json(text: str) -> bool:
@@ -2654,7 +2695,8 @@ def refuse_urls_of_others(job: Job, response: httpx.Response) -> None:
     answer = json_of(response)
     for name in ("status_url", "response_url", "cancel_url"):
         url = descend(answer, [name])
-        if response.is_success and is_text(url) and str(job.request_id) not in url:
+        is_of_job = is_text(url) and f"/requests/{job.request_id}/" in f"{url}/"
+        if response.is_success and is_text(url) and not is_of_job:
             message = f"fal gave a {name} that is not of the job"
             raise Failure("unexpected_answer", message)
 
@@ -2679,14 +2721,19 @@ def billable_units(response: httpx.Response) -> float | None:
     return units
 
 
-def names_a_job(response: httpx.Response) -> bool:
+def names_a_job(call: Call, response: httpx.Response) -> bool:
     """Whether an answer tells of a job, by its id or by what is billed: then fal has it, whatever
     the status says.
     """
     headers = response.headers
     if headers.get("x-fal-request-id") or headers.get("x-fal-billable-units"):
         return True
-    return re.search(JOB_IN_BODY, response.text) is not None
+    if call.job.state == JobState.ACCEPTED:
+        return True
+    text = response.text
+    if json_of(response) is not None:
+        text = json.dumps(json_of(response))  # in one spelling, whatever escapes it came with
+    return re.search(JOB_IN_BODY, text, re.I) is not None
 
 
 class Verdict(Enum):
@@ -2736,25 +2783,26 @@ def is_busy(call: Call, response: httpx.Response) -> bool:
     status = response.status_code
     if call.is_look:
         return status == 429 or status >= 500
-    if not call.pays or status not in (429, 503) or names_a_job(response):
+    if not call.pays or status not in (429, 503) or names_a_job(call, response):
         return False
-    return status == 429 or is_fals_own_503(response.headers)
+    return status == 429 or is_fals_own_503(response)
 
 
-def is_fals_own_503(headers: Mapping[str, str]) -> bool:
+def is_fals_own_503(response: httpx.Response) -> bool:
     """Whether fal's servers speak, of a request that no runner has had."""
+    headers = response.headers
     if "json" not in headers.get("content-type", ""):
         return False
-    if headers.get("x-fal-error-type") == "runner_disconnected":
-        return False
+    for word in (headers.get("x-fal-error-type"), descend(json_of(response), ["error_type"])):
+        if str(word).startswith("runner_") and word not in BEFORE_A_RUNNER:
+            return False
     return retry_by_fal(headers) is not False
 
 
 def is_refusal(call: Call, response: httpx.Response) -> bool:
     """Whether an answer that is no success, nor says that fal is busy, leaves no job behind."""
-    status = response.status_code
-    is_plain_no = 400 <= status < 500 and status not in (408, 409, 429)
-    if names_a_job(response):
+    is_plain_no = response.status_code in PLAIN_REFUSALS
+    if names_a_job(call, response):
         return is_plain_no and not call.submits  # outside the queue that job has ended so
     if "x-fal-request-timeout-type" in response.headers:  # it never started
         return True
@@ -2881,7 +2929,9 @@ class StepFile:
     that is only read is neither made nor locked nor altered.
     """
 
-    START = b'{"job": "'  # of every step, which tells a record from any other file
+    # Of every step, or of one that is torn: it tells a record from any other file.
+    START = rb'\{"job": "[0-9a-f]{32}-\d+", "state": "'
+    TORN = rb'(\{("(j(o(b("(:( ("([0-9a-f]{0,32}(-\d*("(,.*)?)?)?)?)?)?)?)?)?)?)?)?'
 
     def __init__(self, path: str, kind: str, to_append: bool) -> None:
         self._path, self._kind = path, kind
@@ -2890,6 +2940,7 @@ class StepFile:
             return
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._refuse_own_output()
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             self.close()
@@ -2897,6 +2948,12 @@ class StepFile:
         except (OSError, ImportError) as exc:  # Windows has no fcntl
             self.close()
             raise usage_error(f"cannot use the {kind} {path}: {reason_of(exc)}") from exc
+
+    def _refuse_own_output(self) -> None:
+        """What the shell has redirected stdout or stderr to would be overwritten by them."""
+        for stream in (sys.stdout, sys.stderr):
+            if is_same_file(stream, self._file):
+                raise usage_error(f"the {self._kind} {self._path} is where the output goes")
 
     def close(self) -> None:
         """Give the lock back as well."""
@@ -2910,10 +2967,11 @@ class StepFile:
         """
         with open_regular_file(self._path) as file:
             content = file.read()
-        if content[: len(self.START)] != self.START[: len(content)]:
-            raise usage_error(f"not a {self._kind}: {self._path}")
         lines = content.split(b"\n")
         torn = lines.pop()
+        is_record = re.match(self.START, content) or re.fullmatch(self.TORN, content)
+        if not is_record or not re.fullmatch(self.TORN, torn):
+            raise usage_error(f"not a {self._kind}: {self._path}")
         for line_number, line in enumerate(lines, 1):
             try:
                 step = json.loads(line)
@@ -2940,6 +2998,14 @@ class StepFile:
         except OSError:
             os.ftruncate(self._file, end)
             raise
+
+
+def is_same_file(stream: Any, file: int) -> bool:
+    """Whether a stream of ours writes to an open file."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.fstat(file))
+    except (AttributeError, ValueError, OSError):  # closed, or in memory
+        return False
 
 
 def sync_folder(path: str) -> None:
@@ -3235,25 +3301,36 @@ def read_to_the_end(path: str, content: bytes) -> str:
     content_type = media_type(content[:HEAD_BYTES])
     if content_type is None:
         raise usage_error(f"not a media file: {path}", "upload-file uploads files of any kind.")
+    if b"PRIVATE KEY-----" in content:
+        raise usage_error(f"a private key stands in the file: {path}")
     if readable_formats(content_type):
         with picture(path, io.BytesIO(content)) as image:
             image.load()
-        is_packed = content_type not in ("image/bmp", "image/tiff")
-        if is_packed and not content[-HEAD_BYTES:].translate(None, delete=TEXT_BYTES):
+        if is_text_at_length(behind_the_end(content_type, content)):
             raise usage_error(f"text stands behind the picture: {path}")
-    elif is_text_behind(content):
+    elif is_text_at_length(content[HEAD_BYTES:]):
         raise usage_error(f"not a media file, but text behind the start of one: {path}")
     return content_type
 
 
-def is_text_behind(content: bytes) -> bool:
-    """Whether nearly all behind a file's first bytes is text, zeros aside; no clip and no sound
-    is.
-    """
-    rest = content[HEAD_BYTES:].replace(b"\0", b"")
-    if is_utf8(rest):
-        return rest != b""
-    return len(rest.translate(None, delete=TEXT_BYTES)) * 20 < len(rest)
+def behind_the_end(content_type: str, content: bytes) -> bytes:
+    """What follows a picture in its file; Pillow does not look at it."""
+    if content_type in ENDS:
+        mark, length = ENDS[content_type]
+        return content[content.rfind(mark) + length :]
+    if content_type == "image/webp":
+        return content[int.from_bytes(content[4:8], "little") + 8 :]
+    if content_type == "image/bmp":
+        return content[int.from_bytes(content[2:6], "little") :]
+    return b""
+
+
+def is_text_at_length(content: bytes) -> bool:
+    """Whether nearly all of it is text, zeros and such aside, and more than a word."""
+    rest = content.replace(b"\0", b"").replace(b"\xff", b"").strip()
+    if len(rest) < 8:
+        return False
+    return is_utf8(rest) or len(rest.translate(None, delete=TEXT_BYTES)) * 20 < len(rest)
 
 
 def is_utf8(content: bytes) -> bool:
@@ -3535,7 +3612,7 @@ class Media(NamedTuple):
             return f"data:{content_type};base64,…"
         if self.is_data:
             header = self.source.partition(",")[0]
-            return f"{header[:100]},…"
+            return f"{cut(header, 100)},…"
         return self.source
 
 
@@ -3549,6 +3626,10 @@ def find_media(response: Any) -> Iterator[Media]:
                 content_type=str(leaf.around.get("content_type") or ""),
                 name=media_name(leaf),
             )
+
+
+def has_files(response: Any) -> bool:
+    return next(find_media(response), None) is not None
 
 
 def new_media(response: Any, arguments: Any) -> Iterator[Media]:
@@ -4038,6 +4119,9 @@ async def resolve_host(host: str, port: int) -> list[IPAddress]:
     return list(dict.fromkeys(addresses))
 
 
+# Networks that Python calls global, or its older versions do: of protocols, of documents, of relays
+# to IPv6, and the addresses under which clouds tell their machines secrets.
+NOT_PUBLIC = ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "3fff::/20")
 # IPv6 networks: all that is public, and the one whose addresses hold an IPv4 address at their end.
 GLOBAL_UNICAST = "2000::/3"
 NAT64 = "64:ff9b::/96"
@@ -4050,6 +4134,8 @@ def is_public_address(address: IPAddress) -> bool:
         return is_public_address(wrapped)
     if address.version == 6 and address not in ipaddress.ip_network(GLOBAL_UNICAST):
         return False
+    if any(address in ipaddress.ip_network(network) for network in NOT_PUBLIC):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
@@ -4057,7 +4143,8 @@ def wrapped_address(address: IPAddress) -> IPAddress | None:
     """The IPv4 address that an IPv6 address leads to by way of a gateway."""
     if address.version == 4:
         return None
-    if address in ipaddress.ip_network(NAT64):
+    is_isatap = int(address) >> 32 & 0xFDFFFFFF == 0x5EFE
+    if address in ipaddress.ip_network(NAT64) or is_isatap:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     if address.teredo:
         return address.teredo[1]
@@ -4774,7 +4861,7 @@ async def fetch_named_prices(
     query = {"endpoint_id": endpoints}
     prices: dict[str, Fields] = {}
     for price in await fetch_pages(client, PRICES_URL, "prices", query):
-        if price.get("endpoint_id") in endpoints and price.get("unit_price") is not None:
+        if price.get("endpoint_id") in endpoints:
             prices.setdefault(json.dumps(price, sort_keys=True), price)
     return list(prices.values())
 
@@ -4789,13 +4876,11 @@ class Estimate(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What fal bills by: the arguments whose product tells how much of it a job takes, and how
-    much where neither they nor the model's defaults tell; None if that is not known then.
-    """
+    """What fal bills by: a number of things, or a length of so many seconds a unit."""
 
-    arguments: tuple[str, ...] = ()
-    default: float | None = 1.0
-    size: float = 1.0  # of one unit, in what the arguments count
+    is_known: bool = True  # how much of it a job takes
+    is_length: bool = False
+    size: float = 1.0
 
 
 COUNTS = (
@@ -4805,19 +4890,25 @@ COUNTS = (
     "num_outputs",
     "num_samples",
     "num_images_per_prompt",
+    "num_results",
+    "num_generations",
+    "num_variations",
+    "number_of_images",
+    "image_count",
+    "series_amount",
     "batch_size",
     "n",
 )
-COUNTED = Unit(arguments=COUNTS)
-OTHER_UNIT = Unit(default=None)
+COUNTED = Unit()
+OTHER_UNIT = Unit(is_known=False)
 
 # By a word of fal's name for the unit, in lower case and without a plural s. The first word that
 # stands there is meant: "second of video", "video second".
 UNITS = {
     "compute": OTHER_UNIT,
-    "second": Unit(arguments=FLAG_NAMES["duration"], default=None),
-    "sec": Unit(arguments=FLAG_NAMES["duration"], default=None),
-    "minute": Unit(arguments=FLAG_NAMES["duration"], default=None, size=60),
+    "second": Unit(is_length=True),
+    "sec": Unit(is_length=True),
+    "minute": Unit(is_length=True, size=60),
     "image": COUNTED,
     "video": COUNTED,
     "clip": COUNTED,
@@ -4968,25 +5059,37 @@ def unit_of(name: str) -> Unit:
 
 
 def quantity_of(fitted: Fit, unit: Unit) -> float | None:
-    """How much of a unit a job takes, by the unit's arguments or the model's defaults for them;
-    None if it is not known. Raises a Failure for an argument that is no number above 0.
+    """How much of a unit a job takes; None if it is not known.
+
+    Counts multiply each other, and a length, of which the longest that is named holds.
     """
-    amounts: list[float] = []
-    for name in unit.arguments:
-        field = fitted.fields.get(name)
-        value = field.get("default") if isinstance(field, dict) else None
-        value = fitted.arguments.get(name, value)
-        amount = as_number(value)
-        if amount is None:
-            amount = in_seconds(value)
-        if amount is not None and 0 < amount < math.inf:
+    counts = math.prod(amounts_of(fitted, COUNTS, is_whole=True))
+    if not unit.is_known:
+        return None
+    if not unit.is_length:
+        return counts
+    lengths = amounts_of(fitted, FLAG_NAMES["duration"])
+    if not lengths:
+        return None
+    return counts * max(lengths) / unit.size
+
+
+def amounts_of(fitted: Fit, names: Iterable[str], is_whole: bool = False) -> list[float]:
+    """The numbers that arguments of these names have, or the model's defaults for them. Raises a
+    Failure for an argument that is none above 0, or no whole one where things are counted.
+    """
+    amounts = []
+    for name in names:
+        default = descend(fitted.fields, [name, "default"])
+        value = fitted.arguments.get(name, default)
+        amount = as_number(value) or in_seconds(value) or 0.0
+        is_amount = 0 < amount < math.inf
+        if is_amount and not (is_whole and amount % 1):
             amounts.append(amount)
-        elif name in fitted.arguments:
+        elif name in fitted.arguments or is_amount:
             shown = json_text(value)[:80]
-            raise Failure("unexpected_answer", f"{name} is no number above 0: {shown}")
-    if not amounts:
-        return unit.default
-    return math.prod(amounts) / unit.size
+            raise Failure("unexpected_answer", f"{name} is no number to be billed by: {shown}")
+    return amounts
 
 
 # ---------------------------------------------------------------------------------------------
@@ -5321,9 +5424,18 @@ class PastJobs:
         return step == NextStep.SUBMIT
 
     def is_due_after(self, job: Job, failure: Failure) -> bool:
-        """Whether a job that was looked up, and failed or is gone, is submitted anew."""
-        has_failed = job.failed and job.state != JobState.DONE
-        return (has_failed or failure.job_is_gone) and self._is_submitted_if_lost(job)
+        """Whether a job that was looked up, and failed or is gone, is submitted anew.
+
+        Both its status and its response must say that it failed, and nothing else may be what
+        has failed: a gateway, the network, or the reading of a response that is there. What ran
+        on though it was cancelled is a failed job like any other.
+        """
+        if job.state == JobState.DONE:
+            return False
+        if failure.job_is_gone or (job.failed and failure.type == "client_cancelled"):
+            return self._is_submitted_if_lost(job)
+        is_fals_word = failure.status is not None and failure.exit == Exit.FAILED
+        return self.retry_failed and job.failed and is_fals_word
 
     def _is_submitted_if_lost(self, job: Job) -> bool:
         return self.retry_failed or job.state == JobState.CANCELLED
@@ -5748,14 +5860,19 @@ async def stream_events(job: Job, events: AsyncIterator[Any]) -> AsyncGenerator[
         async for event in open_events:
             earlier = job.response
             event = job.take_back(event)
-            job.response = event
             count += 1
             if not job.saving.target:
+                job.response = event
                 yield event
                 continue
-            job.unprinted = [event]
+            other = earlier
+            if earlier is None or has_files(event) or not has_files(earlier):
+                job.response = event
+            else:  # a mark of the end, perhaps; what is saved is the last event with files
+                other = event
+            job.unprinted = [job.response]
             if count > 1 and not job.saving.media:
-                yield earlier
+                yield other
     if not count:
         raise Failure("connection_lost", "the stream ended without an event")
 
@@ -6388,17 +6505,7 @@ MAX_LINE = 1200  # characters of a message, or of a line for people
 MAX_NOTES = 50  # lines
 MAX_DETAILS = 3000  # characters of what a failure says went wrong
 
-PROXY_VARIABLES = (
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-    "Https_Proxy",
-    "Http_Proxy",
-    "All_Proxy",
-)
+PROXY_VARIABLES = ("https_proxy", "http_proxy", "all_proxy")  # in any case, as Python reads them
 
 # Tokens that fal gave for this command; see keep_secret.
 tokens_of_ours: list[str] = []
@@ -6417,7 +6524,7 @@ def redact(text: str) -> str:
     forms = forms_of_secrets(
         os.environ.get("FAL_KEY", ""),
         os.environ.get("FAL_KEY_SECRET", ""),
-        tuple(os.environ.get(name, "") for name in PROXY_VARIABLES),
+        tuple(value for name, value in os.environ.items() if name.lower() in PROXY_VARIABLES),
         tuple(tokens_of_ours),
     )
     for form, name in forms:
