@@ -27,7 +27,7 @@ from conftest import (
     paid,
     wait_for,
 )
-from sandbox import Cut, Hold, Reply, Sandbox, Stall, nginx
+from sandbox import Cut, Hold, Pass, Reply, Sandbox, Stall, nginx
 from sandbox.gate import Gate, Stage
 
 FLUX = "fal-ai/flux/dev"
@@ -139,6 +139,135 @@ def test_a_body_that_names_a_job_in_any_way_is_the_last(
     assert (cli("submit-t2i", *PROMPT).status, len(paid(fal))) == (1, 1)
 
 
+def told(body: Any) -> Reply:
+    """A busy answer that says this."""
+    return Reply(503, json=body, headers={"Retry-After": "0"})
+
+
+SPELLINGS: dict[str, Any] = {
+    "requestId": {"requestId": ID},
+    "REQUEST_ID": {"REQUEST_ID": ID},
+    "request-id": {"request-id": ID},
+    "job_id": {"job_id": ID},
+    "a number": {"request_id": 123},
+    "JSON in a text": {"detail": json.dumps({"request_id": ID})},
+    "JSON in JSON in a text": {"detail": json.dumps(json.dumps({"request_id": ID}))},
+    "a URL to cancel": {"cancel_url": f"https://queue.fal.run/fal-ai/flux/requests/{ID}/cancel"},
+    "a URL in words": {"detail": f"See https://queue.fal.run/fal-ai/flux/requests/{ID}"},
+    "a place in the queue": {"queue_position": 3},
+    "a status": {"status": "IN_QUEUE"},
+    "units": {"billable_units": 3},
+}
+
+
+@pytest.mark.parametrize("body", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("status", BUSY)
+def test_a_job_is_known_by_any_spelling(fal: Sandbox, cli: Cli, status: int, body: Any) -> None:
+    fal.on("POST", QUEUE, "*", Reply(status, json=body, headers={"Retry-After": "0"}))
+    done = cli("submit-t2i", *PROMPT)
+    assert (done.status, done.error["retryable"], len(paid(fal))) == (1, False, 1)
+
+
+@pytest.mark.parametrize("case", ["requestId", "JSON in a text", "units"])
+@pytest.mark.parametrize("command", ["run-t2i", "stream-t2i"])
+def test_a_call_is_known_by_any_spelling(fal: Sandbox, cli: Cli, command: str, case: str) -> None:
+    fal.on("POST", "fal.run", "*", told(SPELLINGS[case]))
+    done = cli(command, *PROMPT)
+    assert (done.status, done.error["retryable"], len(paid(fal))) == (1, False, 1)
+
+
+NO_JOB: dict[str, Any] = {
+    "words": {"detail": "Too many requests: the queue of this job is full"},
+    "a limit": {"detail": "Busy", "request_limit": 10, "jobs": 3, "queue_length": 100},
+    "the URL of a page": {"detail": "Busy", "url": "https://fal.ai/dashboard/requests"},
+    "another id": {"detail": "Busy", "trace_id": ID},
+    "a list": [{"msg": "Too many requests"}],
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("body", NO_JOB.values(), ids=NO_JOB)
+@pytest.mark.parametrize("command", ["submit-t2i", "run-t2i"])
+def test_a_busy_answer_that_tells_of_no_job_is_not_the_last(
+    fal: Sandbox, cli: Cli, command: str, body: Any
+) -> None:
+    fal.on("POST", "*fal.run", "*", told(body))
+    done = cli(command, *PROMPT)
+    assert (done.status, len(paid(fal))) == (0, 2), done.stderr
+
+
+HIDDEN: dict[str, Any] = {
+    "an escape": lambda request_id: rb'{"request\u005fid": "%s"}' % request_id.encode(),
+    "UTF-16": lambda request_id: json.dumps({"request_id": request_id}).encode("utf-16"),
+    "UTF-16 without a mark": lambda one: json.dumps({"request_id": one}).encode("utf-16-le"),
+}
+LEARNED = [*BUSY, 400]  # and what is a refusal if fal has no job
+
+
+@pytest.mark.parametrize("case", HIDDEN)
+@pytest.mark.parametrize("status", LEARNED)
+def test_an_answer_whose_request_id_was_learned_is_the_last(
+    fal: Sandbox, cli: Cli, case: str, status: int
+) -> None:
+    head = {"content-type": "application/json", "Retry-After": "0"}
+    fal.on("POST", QUEUE, "*", Reply(status, content=HIDDEN[case](ID), headers=head))
+    done = cli("submit-t2i", *PROMPT)
+    assert (done.stdout, len(paid(fal))) == ("", 1)
+    assert (done.error["request_id"], done.error["retryable"]) == (ID, False)
+
+
+RUNNERS_LATE = [
+    "runner_disconnected",
+    "runner_connection_error",
+    "runner_incomplete_response",
+    "runner_server_error",
+    "runner_of_a_kind_to_come",
+]
+RUNNERS_EARLY = [
+    "runner_scheduling_failure",
+    "runner_connection_refused",
+    "runner_connection_timeout",
+]
+
+
+def of_a_runner(kind: str, place: str) -> Reply:
+    if place == "head":
+        return answer(503, {"x-fal-error-type": kind})
+    return answer(503, body={"error_type": kind})
+
+
+@pytest.mark.parametrize("place", ["head", "body"])
+@pytest.mark.parametrize("kind", RUNNERS_LATE)
+def test_what_a_runner_has_had_is_not_sent_again(
+    fal: Sandbox, cli: Cli, kind: str, place: str
+) -> None:
+    fal.on("POST", QUEUE, "*", of_a_runner(kind, place))
+    assert (cli("submit-t2i", *PROMPT).status, len(paid(fal))) == (1, 1)
+
+
+@pytest.mark.parametrize("place", ["head", "body"])
+@pytest.mark.parametrize("kind", RUNNERS_EARLY)
+def test_what_no_runner_has_had_is_sent_again(
+    fal: Sandbox, cli: Cli, kind: str, place: str
+) -> None:
+    fal.on("POST", QUEUE, "*", of_a_runner(kind, place))
+    assert (cli("submit-t2i", *PROMPT).status, len(paid(fal))) == (0, 2)
+
+
+@pytest.mark.parametrize("request_id", ["f", "flux", "requests", "another-jo", "job"])
+def test_a_short_request_id_is_not_found_in_the_url_of_another(
+    fal: Sandbox, cli: Cli, request_id: str
+) -> None:
+    """Its characters stand there, but it does not."""
+    url = f"https://{QUEUE}/fal-ai/flux/requests/another-job"
+    urls = {"status_url": f"{url}/status", "response_url": url, "cancel_url": f"{url}/cancel"}
+    fal.on("POST", QUEUE, "*", Reply(json={"request_id": request_id, **urls}))
+    done = cli("subscribe-t2i", *PROMPT)
+    assert (done.status, done.stdout, done.error["type"]) == (1, "", "unexpected_answer")
+    assert (done.error["request_id"], len(paid(fal))) == (request_id, 1)
+    assert [request.method for request in fal.requests if request.host == QUEUE] == ["POST"]
+
+
 @pytest.mark.parametrize("name", ["status_url", "response_url"])
 def test_a_job_is_not_looked_up_under_the_url_of_another(fal: Sandbox, cli: Cli, name: str) -> None:
     base = f"https://{QUEUE}/fal-ai/flux/requests/"
@@ -193,6 +322,72 @@ def test_a_journal_looks_up_the_job_that_a_body_named(
     assert last_states(tmp_path) == ["accepted"]
     assert cli("batch-t2i", *JOURNAL, "--prompts", "A cat").status == 0
     assert len(paid(fal)) == 1
+
+
+@pytest.mark.parametrize("case", HIDDEN)
+@pytest.mark.parametrize("status", LEARNED)
+def test_a_journal_looks_up_the_job_whose_request_id_was_learned(
+    fal: Sandbox, cli: Cli, tmp_path: Path, status: int, case: str
+) -> None:
+    request_id = job_of_fals(fal, cli)
+    head = {"content-type": "application/json", "Retry-After": "3600"}
+    fal.on("POST", QUEUE, "*", Reply(status, content=HIDDEN[case](request_id), headers=head))
+    assert cli("batch-t2i", *JOURNAL, "--prompts", "A cat").status == 1
+    assert last_states(tmp_path) == ["accepted"]
+    (line,) = cli("batch-t2i", *JOURNAL, "--prompts", "A cat").lines
+    assert (line["request_id"], "result" in line, len(paid(fal))) == (request_id, True, 1)
+
+
+@pytest.mark.parametrize("status", [499, 460, 444, 408, 502])
+def test_a_page_of_a_gateway_that_somebody_hung_up_on_leaves_a_doubt(
+    fal: Sandbox, cli: Cli, tmp_path: Path, status: int
+) -> None:
+    """The request may have come through before."""
+    fal.on("POST", QUEUE, "*", nginx(status))
+    (line,) = cli("batch-t2i", *JOURNAL, "--prompts", "A cat").lines
+    assert (line["error"]["retryable"], last_states(tmp_path)) == (False, ["sent"])
+    (line,) = cli("batch-t2i", *JOURNAL, "--prompts", "A cat").lines
+    assert (line["error"]["type"], len(paid(fal))) == ("unknown_outcome", 1)
+
+
+@pytest.mark.parametrize("status", [403, 404, 413])
+def test_a_page_that_refuses_leaves_no_doubt(
+    fal: Sandbox, cli: Cli, tmp_path: Path, status: int
+) -> None:
+    fal.on("POST", QUEUE, "*", nginx(status))
+    assert cli("batch-t2i", *JOURNAL, "--prompts", "A cat").status == 1
+    assert last_states(tmp_path) == ["refused"]
+    assert cli("batch-t2i", *JOURNAL, "--prompts", "A cat").status == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("status", [422, 429, 401])
+def test_a_refusal_that_comes_after_a_stop_is_recorded(
+    fal: Sandbox,
+    cli: Cli,
+    start: Starter,
+    clock: Clock,
+    tmp_path: Path,
+    status: int,
+    number: int,
+) -> None:
+    """It comes when fal is asked to cancel another job: the stop is known to all of them then."""
+
+    def methods() -> list[str]:
+        return [request.method for request in list(fal.requests) if request.host == QUEUE]
+
+    fal.run_seconds = FOR_EVER
+    refusal = Reply(status, json={"detail": "No"})
+    fal.on("POST", QUEUE, "*", Pass(), Hold(lambda: "PUT" in methods(), refusal))
+    argv = ("batch-t2i", *JOURNAL, "--prompts", "A cat", "A dog")
+    child = start(*argv, env=clock.env())
+    wait_for(lambda: methods().count("POST") == 2 and "GET" in methods(), child)
+    child.send_signal(number)
+    assert finished(child).status == 128 + number
+    assert sorted(last_states(tmp_path)) == ["cancelled", "refused"]
+    fal.run_seconds = 0
+    done = cli(*argv)
+    assert (done.status, ["result" in line for line in done.lines]) == (0, [True, True])
 
 
 @pytest.mark.parametrize("units", ["0", "2"])

@@ -72,9 +72,10 @@ class Stall:
 
 @dataclass(frozen=True)
 class Hold:
-    """Answer as usual, as soon as the condition holds."""
+    """Answer as usual, or what is to be replied, as soon as the condition holds."""
 
     until: Callable[[], bool]
+    reply: Reply | None = None
 
 
 @dataclass(frozen=True)
@@ -213,13 +214,14 @@ class ScriptedApp:
 
     async def _act(self, request: Recorded, scope: Scope, receive: Receive, send: Send) -> None:
         action = self._script.next_action(request)
-        if isinstance(action, Reply):
-            await send_reply(action.response(), scope, receive, send)
-            return
         if isinstance(action, Stall | Hold):
             await self._delay(action, request)
             if not self._script.remembers(request):
                 return
+        reply = action.reply if isinstance(action, Hold) else action
+        if isinstance(reply, Reply):
+            await send_reply(reply.response(), scope, receive, send)
+            return
         if isinstance(action, Cut):
             await self._cut(action, request, scope, receive, send)
             return
