@@ -146,6 +146,31 @@ def test_a_count_that_is_none_spoils_another(fal: Sandbox, cli: Cli) -> None:
     assert_unknown(fal, cli(*T2I, "--extra-json", extra, "--max-cost", "1000"))
 
 
+FRACTIONS: dict[str, dict[str, Any]] = {
+    "a tenth of four": {"num_images": 4, "n": 0.1},
+    "an eighth of eight": {"num_images": 8, "max_images": 0.125},
+    "one and a half": {"num_images": 1.5},
+    "a half in text": {"num_outputs": "0.5"},
+    "nearly one": {"batch_size": 0.999},
+}
+
+
+@pytest.mark.parametrize("unit", ["image", "megapixels", "seconds"])
+@pytest.mark.parametrize("case", FRACTIONS)
+def test_a_part_of_a_thing_is_no_count(fal: Sandbox, cli: Cli, case: str, unit: str) -> None:
+    """It would make what the other counts come to less."""
+    fal_says(fal, 0.17, unit, 0.17)
+    extra = json.dumps({**FRACTIONS[case], "duration": 5})
+    assert_unknown(fal, cli(*T2I, "--extra-json", extra, "--max-cost", "1000"))
+
+
+def test_a_part_of_a_thing_spoils_a_batch(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    rows = [{"prompt": "A", "extra": {"num_images": count}} for count in (4, 0.5)]
+    (tmp_path / "rows").write_text("\n".join(map(json.dumps, rows)))
+    argv = ("batch-t2i", "--model", FLUX, "--no-schema", "--prompts-file", "rows")
+    assert_unknown(fal, cli(*argv, "--max-cost", "1000"))
+
+
 # Units that nobody counts
 
 UNITS = ["video", "clip", "generation", "request", "megapixel", "Videos", "compute second", "step"]
@@ -193,6 +218,10 @@ QUANTITIES = {
     "generated videos": ({"num_videos": 4}, 4),
     "API call": ({"n": 4}, 4),
     "request(s)": ({"batch_size": 4}, 4),
+    "seconds of each": ({"duration": 10, "num_videos": 4}, 40),
+    "secs of each": ({"duration": "10s", "n": 2, "num_outputs": 3}, 60),
+    "seconds, and a part of one": ({"duration": 2.5, "num_videos": 2}, 5),
+    "minutes of each": ({"duration": 90, "num_outputs": 4}, 6),
 }
 
 
@@ -212,15 +241,12 @@ def test_a_length_is_no_quantity_of_another_unit(fal: Sandbox, cli: Cli, unit: s
     assert_unknown(fal, cli(*T2I, "--extra-json", '{"duration": 90}', "--max-cost", "1000"))
 
 
-@pytest.mark.parametrize(
-    ("unit", "name"), [("minute", "duration"), ("image", "num_images")], ids=["minutes", "images"]
-)
+@pytest.mark.parametrize(("unit", "whole"), [("minute", 60), ("second", 1)], ids=str)
 def test_a_job_takes_one_unit_at_least(
-    fal: Sandbox, cli: Cli, tmp_path: Path, unit: str, name: str
+    fal: Sandbox, cli: Cli, tmp_path: Path, unit: str, whole: int
 ) -> None:
     """Half a unit is billed as one, whatever more the others take."""
-    whole = 60 if unit == "minute" else 1
-    rows = [{"prompt": "A", "extra": {name: share * whole}} for share in (0.5, 0.1, 3)]
+    rows = [{"prompt": "A", "extra": {"duration": share * whole}} for share in (0.5, 0.1, 3)]
     (tmp_path / "rows").write_text("\n".join(map(json.dumps, rows)))
     fal_says(fal, 1, unit, 0.01)
     argv = ("batch-t2i", "--model", FLUX, "--no-schema", "--prompts-file", "rows")
@@ -261,6 +287,29 @@ def test_a_price_that_cannot_be_counted_spoils_the_others(
     fal: Sandbox, cli: Cli, other: tuple[float, str]
 ) -> None:
     fal_names(fal, [(0.5, "image"), other], 0)
+    assert_unknown(fal, cli(*T2I, "--max-cost", "1000"))
+
+
+NO_AMOUNTS: dict[str, dict[str, Any]] = {
+    "null": {"unit_price": None, "unit": "video"},
+    "none": {"unit": "video"},
+    "another name": {"unit": "video", "price": 5},
+    "a word": {"unit_price": "free", "unit": "video"},
+}
+
+
+@pytest.mark.parametrize("case", NO_AMOUNTS)
+@pytest.mark.parametrize("place", ["alone", "first", "last"])
+def test_a_price_without_an_amount_is_not_known(
+    fal: Sandbox, cli: Cli, case: str, place: str
+) -> None:
+    """Whatever the others say: it may be the dearest."""
+    ours = {"endpoint_id": FLUX, "currency": "USD", **NO_AMOUNTS[case]}
+    other = {"endpoint_id": FLUX, "unit_price": 0.01, "unit": "image", "currency": "USD"}
+    rows = {"alone": [ours], "first": [ours, other], "last": [other, ours]}[place]
+    told = {"total_cost": 0.01, "currency": "USD"}
+    fal.on("GET", "api.fal.ai", "*/pricing", fal.always(Reply(json={"prices": rows})))
+    fal.on("POST", "api.fal.ai", "*/estimate", fal.always(Reply(json=told)))
     assert_unknown(fal, cli(*T2I, "--max-cost", "1000"))
 
 
