@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +298,63 @@ def test_a_journal_that_was_hardly_begun(
 
 
 @pytest.mark.parametrize(
+    "end",
+    ['{"job": "', "0123", "abcdef-0", '", "st', '"state": "sen', "}"],
+    ids=["name", "id", "number", "next name", "state", "line end"],
+)
+def test_a_journal_whose_first_step_is_torn_is_gone_on_with(
+    fal: Sandbox, cli: Cli, tmp_path: Path, end: str
+) -> None:
+    """Nothing was sent before that step was whole on disk."""
+    step = '{"job": "0123456789abcdef0123456789abcdef-0", "state": "sent", "about": "A cat"}'
+    whole, found, _ = step.partition(end)
+    (tmp_path / "journal.jsonl").write_text(whole + found)
+    assert cli("batch-t2i", *JOURNAL, "--prompts", "A cat").status == 0
+    assert [step["state"] for step in steps(tmp_path)] == ["sent", "accepted", "done"]
+
+
+@pytest.mark.parametrize("bytes_left", [12, 30, 60, 150])
+def test_a_first_step_of_ours_that_is_torn_is_gone_on_with(
+    fal: Sandbox, cli: Cli, tmp_path: Path, bytes_left: int
+) -> None:
+    cli("batch-t2i", *JOURNAL, "--prompts", "A cat")
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes().partition(b"\n")[0][:bytes_left])
+    assert cli("batch-t2i", *JOURNAL, "--prompts", "A cat").status == 0
+    assert [step["state"] for step in steps(tmp_path)] == ["sent", "accepted", "done"]
+
+
+@pytest.mark.parametrize("rest", ["> j", ">> j", "2> j", "2>> j", "> j 2>&1", "> ./j"])
+def test_a_journal_is_not_where_the_output_goes(
+    fal: Sandbox, shell: Callable[..., Outcome], tmp_path: Path, rest: str
+) -> None:
+    argv = ("batch-t2i", "--model", FLUX, "--journal", "j", "--prompts", "A cat", "A dog")
+    done = shell(argv, rest)
+    assert (done.status, paid(fal)) == (2, [])
+    said = done.stderr + (tmp_path / "j").read_text()
+    assert "the journal j is where the output goes" in said
+
+
+def test_a_journal_keeps_what_it_has_when_the_output_was_to_follow(
+    fal: Sandbox, cli: Cli, shell: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    argv = ("batch-t2i", *JOURNAL, "--prompts", "A cat")
+    assert cli(*argv).status == 0
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    assert shell(argv, ">> journal.jsonl").status == 2
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+    assert (cli(*argv).status, len(paid(fal))) == (0, 1)
+
+
+def test_the_output_may_go_to_any_other_file(
+    fal: Sandbox, shell: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    done = shell(("batch-t2i", *JOURNAL, "--prompts", "A cat"), "> out 2> notes")
+    assert (done.status, len((tmp_path / "out").read_text().splitlines())) == (0, 1)
+    assert [step["state"] for step in steps(tmp_path)] == ["sent", "accepted", "done"]
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"My notes\n",
@@ -305,6 +362,11 @@ def test_a_journal_that_was_hardly_begun(
         b'{"job": "1", "state": "sent"}\nnonsense\n',
         b'{"job": "1"\n',
         b'{"job": "1"}\n',
+        b'{"job": "nightly build"}',
+        b'{"job": "nightly build", "steps": [1, 2], "owner": "me"}',
+        b'{"job": "cafe"}',
+        b'{"job": "2024-11", "steps": [1, 2], "owner": "me"}',
+        b'{"job": 7, "steps": []}',
         b'{"job": "1", "state": "Sent"}\n',
         b'{"job": "1", "state": "accepted"}\n',
         b'{"job": "1", "state": "done"}\n',
