@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Outcome, Starter, finished, is_look_up, paid, wait_for
+from conftest import LEAP, Cli, Clock, Outcome, Starter, finished, is_look_up, paid, wait_for
 from PIL import Image
 from sandbox import Cut, Hold, Reply, Sandbox, nginx
 
@@ -210,6 +210,62 @@ def test_what_fal_has_forgotten_is_submitted_anew(
     take_back(tmp_path, "cancelled")
     fal.on("GET", QUEUE, PLACES[place], FALS_OWN)
     assert (cli(*CAT).status, len(paid(fal))) == (0, 2)
+
+
+# Jobs that ran on and failed though they were cancelled
+
+FAILED = Reply(json={"status": "COMPLETED", "logs": None, "metrics": {}, "error": "It failed"})
+NO_WORD_OF_FALS: dict[str, Cut | Reply] = {
+    "cut": Cut("request"),
+    "half an answer": Cut("body"),
+    "a page, 503": nginx(503),
+    "a page, 404": nginx(404),
+    "a page, 410": nginx(410),
+}
+
+
+@pytest.mark.parametrize("flags", [(), ("--retry-failed",)], ids=["plain", "retry"])
+@pytest.mark.parametrize("case", NO_WORD_OF_FALS)
+def test_only_fal_says_that_a_cancelled_job_has_failed(
+    fal: Sandbox, cli: Cli, clock: Clock, tmp_path: Path, case: str, flags: tuple[str, ...]
+) -> None:
+    """Its status says so, but there may be a response all the same."""
+    assert cli(*CAT).status == 0
+    take_back(tmp_path, "cancelled")
+    fal.on("GET", QUEUE, STATUS, FAILED)
+    fal.on("GET", QUEUE, RESULT, fal.always(NO_WORD_OF_FALS[case]))
+    done = cli(*CAT, *flags, env=clock.env(LEAP))
+    (line,) = done.lines
+    assert (done.status, "error" in line, len(paid(fal))) == (1, True, 1)
+    assert line["request_id"] in fal.jobs
+
+
+@pytest.mark.parametrize("flags", [(), ("--retry-failed",)], ids=["plain", "retry"])
+@pytest.mark.parametrize("text", ["It is done", "https://v3.fal.media/files/b/a.png"], ids=str)
+def test_a_text_is_the_result_of_a_job_whatever_its_status_says(
+    fal: Sandbox, cli: Cli, tmp_path: Path, text: str, flags: tuple[str, ...]
+) -> None:
+    assert cli(*CAT).status == 0
+    take_back(tmp_path, "cancelled")
+    fal.on("GET", QUEUE, STATUS, FAILED)
+    fal.on("GET", QUEUE, RESULT, Reply(text=text))
+    for _ in range(2):
+        done = cli(*CAT, *flags)
+        assert (done.status, done.lines[0]["result"], len(paid(fal))) == (0, text, 1)
+
+
+@pytest.mark.parametrize("status", [422, 500])
+def test_a_cancelled_job_that_failed_is_repeated_on_request_alone(
+    fal: Sandbox, cli: Cli, tmp_path: Path, status: int
+) -> None:
+    """Nothing but its own mistake is what became of it."""
+    assert cli(*CAT).status == 0
+    take_back(tmp_path, "cancelled")
+    fal.on("GET", QUEUE, STATUS, fal.always(FAILED))
+    mistake = Reply(status, json={"detail": "The model stumbled"})
+    fal.on("GET", QUEUE, RESULT, fal.always(mistake))
+    assert (cli(*CAT).status, len(paid(fal))) == (1, 1)
+    assert (cli(*CAT, "--retry-failed").status, len(paid(fal))) == (1, 2)
 
 
 # Attempts before the last
