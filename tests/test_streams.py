@@ -89,6 +89,79 @@ def test_the_last_event_is_saved_whatever_follows(fal: Sandbox, cli: Cli, tmp_pa
     assert len(done.lines[-1]["downloaded_files"]) == len(list((tmp_path / "out").iterdir())) == 1
 
 
+IMAGE = b'data: {"images": [{"url": "data:text/plain,x"}], "n": %d}\n\n'
+END_MARKS = {
+    "an object": b'{"done": true}',
+    "a type": b'{"type": "heartbeat"}',
+    "a word": b'"[DONE]"',
+    "null": b"null",
+    "no images": b'{"images": []}',
+}
+
+
+@pytest.mark.parametrize("mark", END_MARKS.values(), ids=END_MARKS)
+def test_the_last_event_with_files_is_saved(
+    fal: Sandbox, cli: Cli, tmp_path: Path, mark: bytes
+) -> None:
+    """A mark of the end in JSON is printed as any event is, and is not what was asked for."""
+    marks = b"data: " + mark + b"\n\n"
+    streams(fal, IMAGE % 1 + IMAGE % 2 + marks)
+    done = cli(*STREAM, "--output", "out/")
+    assert done.status == 0, done.stderr
+    assert [line["n"] for line in done.lines if isinstance(line, dict) and "n" in line] == [1, 2]
+    assert json.loads(mark) in done.lines
+    assert len(done.lines[-1]["downloaded_files"]) == len(list((tmp_path / "out").iterdir())) == 1
+    assert done.lines[-1]["n"] == 2
+
+
+@pytest.mark.parametrize("mark", END_MARKS.values(), ids=END_MARKS)
+def test_the_last_event_with_files_is_the_one_for_a_chat(
+    fal: Sandbox, cli: Cli, mark: bytes
+) -> None:
+    streams(fal, IMAGE % 1 + b"data: " + mark + b"\n\n")
+    done = cli(*STREAM, "--media")
+    assert done.status == 0, done.stderr
+    (path,) = done.stdout.splitlines()
+    assert Path(path.removeprefix("MEDIA:")).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("end", [b"\n", b"", b"\r\n", b"\r"], ids=["LF", "none", "CRLF", "CR"])
+def test_a_last_event_without_a_blank_line_is_an_event(fal: Sandbox, cli: Cli, end: bytes) -> None:
+    """The standard drops it, but it is paid for."""
+    streams(fal, FIRST + SECOND.rstrip() + end)
+    done = cli(*STREAM)
+    assert (done.status, done.lines, done.notes) == (0, [ONE, TWO], "")
+
+
+@pytest.mark.parametrize("end", [b"\n", b""], ids=["LF", "none"])
+def test_a_last_event_without_a_blank_line_is_saved(fal: Sandbox, cli: Cli, end: bytes) -> None:
+    streams(fal, IMAGE % 1 + (IMAGE % 2).rstrip() + end)
+    done = cli(*STREAM, "--output", "out/")
+    assert (done.status, [line["n"] for line in done.lines]) == (0, [1, 2])
+    assert len(done.lines[-1]["downloaded_files"]) == 1
+
+
+@pytest.mark.parametrize("rest", [b'data: {"b": [2', b'data: {"b": [2\n'], ids=["none", "LF"])
+def test_half_a_last_event_is_none(fal: Sandbox, cli: Cli, rest: bytes) -> None:
+    streams(fal, FIRST + rest)
+    done = cli(*STREAM)
+    assert (done.status, done.lines) == (1, [ONE])
+    assert (done.error["retryable"], len(paid(fal))) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["Text/Event-Stream", "TEXT/EVENT-STREAM", "text/Event-stream; Charset=UTF-8"],
+    ids=str,
+)
+def test_the_case_of_a_content_type_does_not_matter(
+    fal: Sandbox, cli: Cli, content_type: str
+) -> None:
+    streams(fal, FIRST + SECOND, **{"content-type": content_type})
+    done = cli(*STREAM)
+    assert (done.status, done.lines, done.notes) == (0, [ONE, TWO], "")
+
+
 # Errors
 
 ERRORS: dict[str, tuple[str, str]] = {
