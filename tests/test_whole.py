@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Cli, Outcome
+from PIL import Image
 from sandbox import Reply, Sandbox
 from test_saving import FLUX, PNG, RESULT, gets, image, names, run, serve
 
@@ -286,6 +289,74 @@ def test_what_cannot_be_read_is_printed_as_it_came(
     done = cli(command, "--model", FLUX, "--prompt", "A cat")
     assert done.status == 0, done.stderr[-2000:]
     assert done.stdout.strip() == body.decode(errors="replace")
+
+
+TEXTS: dict[str, tuple[str, str]] = {
+    "a URL": ("text/plain", "https://v3.fal.media/files/b/a.png"),
+    "words": ("text/plain; charset=utf-8", "Ein Kätzchen\nund noch eins"),
+    "a page": ("text/html", "<h1>A cat</h1>"),
+    "a document": ("image/svg+xml", '<svg xmlns="http://www.w3.org/2000/svg"/>'),
+    "words that are called JSON": ("application/json", "A cat"),
+    "half of some JSON": ("application/json", '{"images": [{"url": "https://v3.fal'),
+    "nearly all of some JSON": ("application/json", '{"images": [], "seed": 1'),
+    "a text in JSON that has no end": ("application/json", '"A ca'),
+}
+
+
+def no_json(fal: Sandbox, content_type: str, content: bytes) -> None:
+    """All that is paid for is answered so."""
+    reply = Reply(content=content, headers={"content-type": content_type})
+    fal.on("POST", "fal.run", "*", reply)
+    fal.on("GET", QUEUE, RESULT, reply)
+
+
+@pytest.mark.parametrize(("content_type", "text"), TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("command", ["run-t2i", "run-i2v", "subscribe-t2i"])
+def test_a_text_that_is_paid_for_is_printed(
+    fal: Sandbox, cli: Cli, command: str, content_type: str, text: str
+) -> None:
+    no_json(fal, content_type, text.encode())
+    pictured = ("--image-url", "https://example.com/a.png") if "i2v" in command else ()
+    done = cli(command, "--model", FLUX, "--prompt", "A cat", "--no-schema", *pictured)
+    assert (done.status, done.json) == (0, text), done.stderr
+
+
+@pytest.mark.parametrize("case", ["a URL", "half of some JSON"])
+def test_a_text_in_place_of_a_stream_is_printed(fal: Sandbox, cli: Cli, case: str) -> None:
+    content_type, text = TEXTS[case]
+    no_json(fal, content_type, text.encode())
+    done = cli("stream-t2i", "--model", FLUX, "--prompt", "A cat", "--no-schema")
+    assert (done.status, done.lines, done.error["type"]) == (1, [text], "not_a_stream")
+
+
+def drawn(format: str) -> bytes:
+    file = io.BytesIO()
+    Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 30).convert("RGB").save(file, format)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("command", ["run-t2i", "subscribe-t2i", "stream-t2i"])
+def test_a_picture_that_is_answered_is_printed(
+    fal: Sandbox, cli: Cli, command: str, format: str
+) -> None:
+    """As a data URI, from which it can be had."""
+    content = drawn(format)
+    no_json(fal, f"image/{format}", content)
+    done = cli(command, "--model", FLUX, "--prompt", "A cat", "--no-schema")
+    assert done.status == ("stream" in command), done.stderr
+    head, _, packed = done.json["content"].partition(",")
+    assert (head, base64.b64decode(packed)) == (f"data:image/{format};base64", content)
+
+
+@pytest.mark.parametrize(("format", "ending"), [("png", "png"), ("jpeg", "jpg")], ids=str)
+def test_a_picture_that_is_answered_is_saved(
+    fal: Sandbox, cli: Cli, format: str, ending: str
+) -> None:
+    no_json(fal, f"image/{format}", drawn(format))
+    done = cli("run-t2i", "--model", FLUX, "--prompt", "A cat", "--no-schema", "--output", "out/")
+    assert content(done) == drawn(format)
+    assert done.json["downloaded_files"][0]["path"].endswith((f".{ending}", f".{format}"))
 
 
 def test_a_rest_that_was_not_asked_for_is_no_rest(fal: Sandbox, cli: Cli) -> None:
