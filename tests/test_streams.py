@@ -157,7 +157,7 @@ def test_half_a_last_event_is_none(fal: Sandbox, cli: Cli, rest: bytes) -> None:
 def test_the_case_of_a_content_type_does_not_matter(
     fal: Sandbox, cli: Cli, content_type: str
 ) -> None:
-    streams(fal, FIRST + SECOND, **{"content-type": content_type})
+    streams(fal, FIRST + SECOND, 200, **{"content-type": content_type})
     done = cli(*STREAM)
     assert (done.status, done.lines, done.notes) == (0, [ONE, TWO], "")
 
