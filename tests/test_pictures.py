@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import random
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PATIENCE, Cli, Outcome, importing
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from sandbox import Sandbox
 
 MODEL = "fal-ai/minimax-video/image-to-video"
@@ -150,6 +151,94 @@ def test_a_key_at_the_end_of_a_picture_is_not_sent_by_another_field(
     extra = json.dumps({"deep": [{"end_image_url": "photo.jpg"}]})
     argv = (*I2V, "--image-url", "https://example.com/a.png", "--extra-json", extra)
     assert_refused(fal, cli(*argv))
+
+
+NOISE = random.Random(7).randbytes(600)
+
+
+def tagged_png(text: str) -> bytes:
+    """A picture with the text in a chunk of its own, before its end."""
+    tags = PngImagePlugin.PngInfo()
+    tags.add_text("Comment", text)
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(file, "PNG", pnginfo=tags)
+    return file.getvalue()
+
+
+def commented_jpeg(text: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(file, "JPEG", comment=text)
+    return file.getvalue()
+
+
+KEYED: dict[str, Callable[[], bytes]] = {
+    "mp4, in the middle": lambda: HEADS["mp4"] + NOISE + PEM + NOISE,
+    "mp4, at the end": lambda: HEADS["mp4"] + NOISE * 20 + PEM,
+    "mp3, in the middle": lambda: HEADS["mp3"] + NOISE + PEM + NOISE,
+    "webm, in the middle": lambda: HEADS["webm"] + NOISE + PEM + NOISE,
+    "wav, at the end": lambda: HEADS["wav"] + NOISE * 20 + PEM,
+    "png, in a comment": lambda: tagged_png(PEM.decode()),
+    "png, before noise": lambda: drawn("PNG") + PEM + NOISE,
+    "jpeg, in a comment": lambda: commented_jpeg(PEM),
+    "jpeg, before noise": lambda: drawn("JPEG") + NOISE + PEM + NOISE,
+    "bmp, at the end": lambda: drawn("BMP") + PEM,
+    "tiff, at the end": lambda: drawn("TIFF") + PEM,
+    "another kind of key": lambda: drawn("PNG") + NOISE + PEM.replace(b"OPENSSH", b"RSA"),
+    "no kind of key": lambda: drawn("PNG") + NOISE + PEM.replace(b"OPENSSH ", b""),
+}
+
+
+@each(KEYED, "make")
+def test_a_private_key_stays_here_wherever_it_stands(
+    fal: Sandbox, cli: Cli, tmp_path: Path, make: Callable[[], bytes]
+) -> None:
+    (tmp_path / "media").write_bytes(make())
+    extra = json.dumps({"end_image_url": "media"})
+    argv = (*I2V, "--image-url", "https://example.com/a.png", "--extra-json", extra)
+    done = cli(*argv)
+    assert_refused(fal, done)
+    assert "private key" in done.error["message"]
+
+
+WORDS = b"\nFAL_KEY=dummy-example-key\n"
+ODD_ENDS = {
+    "none": b"",
+    "zero": b"\0",
+    "zeros": bytes(64),
+    "ones": b"\xff",
+    "no UTF-8": b"\x80",
+    "end of file": b"\x1a",
+    "no ASCII": "ü".encode(),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_ENDS)
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+def test_words_behind_a_picture_stay_here_however_they_end(
+    fal: Sandbox, cli: Cli, tmp_path: Path, format: str, odd: str
+) -> None:
+    (tmp_path / "photo").write_bytes(drawn(format) + WORDS + ODD_ENDS[odd])
+    done = cli(*I2V, "--image-url", "photo")
+    assert_refused(fal, done)
+    assert "behind the picture" in done.error["message"]
+
+
+HARMLESS: dict[str, Callable[[], bytes]] = {
+    "a prompt in a chunk": lambda: tagged_png("A cat on a sofa, in the style of an old master"),
+    "a comment": lambda: commented_jpeg(b"A cat on a sofa, in the style of an old master"),
+    "zeros at the end": lambda: drawn("PNG") + bytes(64),
+    "a clip at the end": lambda: drawn("JPEG") + HEADS["mp4"] + NOISE,
+    "a line end": lambda: drawn("GIF") + b"\r\n",
+}
+
+
+@each(HARMLESS, "make")
+def test_what_stands_in_a_picture_or_is_no_text_may_be_sent(
+    fal: Sandbox, cli: Cli, tmp_path: Path, make: Callable[[], bytes]
+) -> None:
+    (tmp_path / "photo").write_bytes(make())
+    assert cli(*I2V, "--image-url", "photo").status == 0
+    assert [upload.content for upload in fal.uploads] == [make()]
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "MPO"])
