@@ -50,6 +50,20 @@ GOOGLE = "8.8.8.8"
         "240.0.0.1",
         "255.255.255.255",
         "::",
+        "192.0.0.192",
+        "192.0.0.9",
+        "168.63.129.16",
+        "192.88.99.1",
+        "::ffff:168.63.129.16",
+        "64:ff9b::192.0.0.192",
+        "2002:a83f:8110::1",
+        "3fff::1",
+        "3fff:fff:ffff::1",
+        "2001:4860::5efe:127.0.0.1",
+        "2001:4860::5efe:169.254.169.254",
+        "2001:4860::200:5efe:127.0.0.1",
+        "2001:4860::200:5efe:10.0.0.1",
+        "fe80::5efe:127.0.0.1",
     ],
 )
 def test_an_address_that_leads_to_neighbours_is_not_public(address: str) -> None:
@@ -58,7 +72,18 @@ def test_an_address_that_leads_to_neighbours_is_not_public(address: str) -> None
 
 @pytest.mark.parametrize(
     "address",
-    [GOOGLE, "2606:4700::1111", "2002:808:808::1", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"],
+    [
+        GOOGLE,
+        "2606:4700::1111",
+        "2002:808:808::1",
+        "64:ff9b::8.8.8.8",
+        "::ffff:8.8.8.8",
+        "192.0.1.1",
+        "168.63.129.17",
+        "192.88.98.1",
+        "2001:4860::5efe:8.8.8.8",
+        "2001:4860::5eff:127.0.0.1",
+    ],
 )
 def test_an_address_that_leads_to_the_world_is_public(address: str) -> None:
     assert skill_fal.is_public_address(ipaddress.ip_address(address)) is True
@@ -131,6 +156,16 @@ def test_a_name_that_leads_home_is_not_connected_to(fal: Sandbox, cli: Cli, tmp_
     done, connected = fetched(fal, cli, tmp_path, f"https://{HOST}/a.png", [GOOGLE, "fec0::1"])
     assert done.error["type"] == "download_failed"
     assert connected == []
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.0.192", "168.63.129.16", "2001:4860::5efe:127.0.0.1"], ids=str
+)
+def test_a_name_that_leads_to_a_clouds_secrets_is_not_connected_to(
+    fal: Sandbox, cli: Cli, tmp_path: Path, address: str
+) -> None:
+    done, connected = fetched(fal, cli, tmp_path, f"https://{HOST}/a.png", [address])
+    assert (done.error["type"], connected) == ("download_failed", [])
 
 
 # Names that mean something at home or at work alone
