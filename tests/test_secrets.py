@@ -425,7 +425,18 @@ def test_a_proxy_that_does_not_work_has_its_password_kept(
 
 @pytest.mark.parametrize("scheme", ["http://", ""], ids=["scheme", "no scheme"])
 @pytest.mark.parametrize(
-    "variable", ["HTTPS_PROXY", "https_proxy", "Https_Proxy", "ALL_PROXY", "all_proxy", "All_Proxy"]
+    "variable",
+    [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "Https_Proxy",
+        "HTTPS_proxy",
+        "hTTpS_PrOxY",
+        "ALL_PROXY",
+        "all_proxy",
+        "All_Proxy",
+        "ALL_proxy",
+    ],
 )
 def test_the_password_is_known_however_the_variable_is_spelt(
     fal: Sandbox, cli: Cli, variable: str, scheme: str
@@ -488,6 +499,20 @@ def test_a_key_that_is_cut_with_its_text_is_never_told(
     done = cli(*argv, env={"FAL_KEY": KEY})
     assert done.status != 0
     assert "xxxx" in done.stderr
+    assert_kept(done, KEY[:6], KEY.partition(":")[2][:6])
+
+
+@pytest.mark.parametrize("inside", [8, 20, len(KEY) - 1])
+@pytest.mark.parametrize("head", ["data:image/png;name=", "data:text/plain;charset="])
+def test_a_key_in_the_head_of_a_data_uri_is_never_told(
+    fal: Sandbox, cli: Cli, head: str, inside: int
+) -> None:
+    """Of a saved file's URL that much is told: the first 100 characters of its head."""
+    url = head + "x" * (100 - len(head) - inside) + KEY + ";base64,eHh4"
+    fal.on("POST", "fal.run", "*", Reply(json={"images": [{"url": url}]}))
+    done = cli(*RUN, "--no-schema", "--output", "out/", env={"FAL_KEY": KEY})
+    (file,) = done.json["downloaded_files"]
+    assert file["url"].startswith(head + "x")
     assert_kept(done, KEY[:6], KEY.partition(":")[2][:6])
 
 
