@@ -256,6 +256,7 @@ class Failure(Exception):
         self.hint = hint
         self.details = details
         self.job: Job | None = None
+        self.is_fals_word = False  # an answer of fal's says so, and no gateway's page
         self.retry_is_fals_word = False  # `retryable` is what fal says, and no guess of ours
         self.job_is_gone = False  # in fal's own word
         self.job_may_run = False  # though fal's answer to its submission was no success
@@ -2534,8 +2535,12 @@ class PaidOnce:
 
 def is_unreadable(response: httpx.Response) -> bool:
     """Whether an answer is no JSON that fal-client or we can read: it nests too deeply, has a
-    number of thousands of digits, characters that are not UTF-8, or is none at all.
+    number of thousands of digits, characters that are not UTF-8, or is none at all. A page of a
+    gateway's, and nothing, are no answers of a model.
     """
+    is_page = "text/html" in response.headers.get("content-type", "").lower()
+    if is_page or not response.content.strip():
+        return False
     return nests_deeply(response.text) or json_of(response) is None
 
 
@@ -2558,9 +2563,10 @@ async def opened_stream(call: Call, response: httpx.Response) -> httpx.Response:
     if not content_type.startswith("text/event-stream"):
         response = await read_whole(response)
         call.job.state = JobState.DONE
-        call.job.unprinted = [json_of(response)]
         if is_unreadable(response):
             call.job.unprinted = [as_it_came(response)]
+        elif json_of(response) is not None:
+            call.job.unprinted = [json_of(response)]
         return response
     return httpx.Response(
         response.status_code,
@@ -2929,9 +2935,9 @@ class StepFile:
     that is only read is neither made nor locked nor altered.
     """
 
-    # Of every step, or of one that is torn: it tells a record from any other file.
-    START = rb'\{"job": "[0-9a-f]{32}-\d+", "state": "'
-    TORN = rb'(\{("(j(o(b("(:( ("([0-9a-f]{0,32}(-\d*("(,.*)?)?)?)?)?)?)?)?)?)?)?)?'
+    # What every step starts with: it tells a record from any other file.
+    START = b'{"job": "'
+    STEP = rb'\{"job": "[0-9a-f]{32}-\d+", "state": "'
 
     def __init__(self, path: str, kind: str, to_append: bool) -> None:
         self._path, self._kind = path, kind
@@ -2969,8 +2975,7 @@ class StepFile:
             content = file.read()
         lines = content.split(b"\n")
         torn = lines.pop()
-        is_record = re.match(self.START, content) or re.fullmatch(self.TORN, content)
-        if not is_record or not re.fullmatch(self.TORN, torn):
+        if not (re.match(self.STEP, content) or (not lines and self._is_torn_step(torn))):
             raise usage_error(f"not a {self._kind}: {self._path}")
         for line_number, line in enumerate(lines, 1):
             try:
@@ -2982,6 +2987,14 @@ class StepFile:
             os.ftruncate(self._file, len(content) - len(torn))
         if self._file >= 0 and not lines:
             sync_folder(self._path)
+
+    def _is_torn_step(self, line: bytes) -> bool:
+        """Whether it is the start of a step, however short."""
+        if len(line) <= len(self.START):
+            return self.START.startswith(line)
+        digits = "[0-9a-f]{32}"
+        pattern = rf'\{{"job": "([0-9a-f]{{0,32}}|{digits}-\d*|{digits}-\d+"(, .*)?)'.encode()
+        return re.fullmatch(pattern, line, re.DOTALL) is not None
 
     def unreadable(self, line_number: int) -> Failure:
         return usage_error(f"line {line_number} of the {self._kind} {self._path} cannot be read")
@@ -4843,6 +4856,7 @@ async def fetch_prices(endpoints: Sequence[str]) -> list[Fields]:
     positions = {name: position for position, name in enumerate(dict.fromkeys(endpoints))}
     async with platform(api_key()) as client:
         prices = await fetch_named_prices(client, list(positions))
+    prices = [price for price in prices if price.get("unit_price") is not None]
     named = {price["endpoint_id"] for price in prices}
     missing = [f"fal names no price of {name}" for name in positions if name not in named]
     if not prices:
@@ -5434,8 +5448,7 @@ class PastJobs:
             return False
         if failure.job_is_gone or (job.failed and failure.type == "client_cancelled"):
             return self._is_submitted_if_lost(job)
-        is_fals_word = failure.status is not None and failure.exit == Exit.FAILED
-        return self.retry_failed and job.failed and is_fals_word
+        return self.retry_failed and job.failed and failure.is_fals_word
 
     def _is_submitted_if_lost(self, job: Job) -> bool:
         return self.retry_failed or job.state == JobState.CANCELLED
@@ -6188,6 +6201,7 @@ def answer_failure(response: Any, text: str) -> Failure:
         status=response.status_code,
         details=refusal.details,
     )
+    failure.is_fals_word = not refusal.is_page
     failure.job_is_gone = refusal.job_is_gone and response.status_code == 404
     if kind != "account_locked":
         failure.type = refusal.type or headers.get("x-fal-error-type") or kind

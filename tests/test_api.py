@@ -197,11 +197,10 @@ def test_subscribe_passes_its_callback_on(
         return await original(*args, **given)
 
     monkeypatch.setattr(fal_client, "subscribe_async", traced)
-    argv = ["subscribe-t2i", "--model", FLUX, "--prompt", "A cat", "--client-timeout", "30"]
+    argv = ["subscribe-t2i", "--model", FLUX, "--prompt", "A cat"]
     assert skill_fal.main([*argv, "--quiet"]) == 0
     assert callable(keywords["on_queue_update"])
     assert keywords["with_logs"] is True
-    assert keywords["client_timeout"] == 30
 
 
 def test_uploads_do_not_fall_back(fal_env: Sandbox, photo: Path) -> None:

@@ -120,7 +120,7 @@ UNKNOWN: dict[str, tuple[Reply | None, Reply | None, str]] = {
     "no estimate": (None, Reply(404, json={"error": {"message": "No such"}}), "No such"),
     "no price": (Reply(200, json={"prices": []}), None, "fal names no price"),
     "another's price": (price(0.1, model="a/b"), None, "fal names no price"),
-    "an empty price": (price(None), None, "fal names no price"),
+    "an empty price": (price(None), None, "None USD"),
     "no amount": (price("much"), None, "much USD"),
     "euros": (price(0.1, currency="EUR"), None, "0.1 EUR"),
     "yen": (None, history(0.1, "JPY"), "0.1 JPY"),
