@@ -76,6 +76,7 @@ import collections
 import contextlib
 import contextvars
 import errno
+import fractions
 import functools
 import importlib
 import io
@@ -154,6 +155,7 @@ if TYPE_CHECKING:
     import httpx
     import httpx_sse
     import PIL
+    import pillow_heif
     import websockets
     from PIL import Image, ImageOps
 
@@ -176,6 +178,7 @@ else:
     logging = Lazy("logging")
     mimetypes = Lazy("mimetypes")
     PIL = Lazy("PIL")
+    pillow_heif = Lazy("pillow_heif")  # which reads HEIC, where it is installed
     random = Lazy("random")
     shutil = Lazy("shutil")
     sqlite3 = Lazy("sqlite3")
@@ -466,8 +469,11 @@ class Flag(NamedTuple):
     dest: str  # the keyword that the value goes on as
     read: Callable[[str], Any] | None = None  # makes the value of the text; a switch has none
     names: tuple[str, ...] = ()  # that models give to what it sets; the first they have is used
+    like: str = ""  # the expression that other names of it match
+    is_text: bool = False  # it sets a text, and else a number
     required: bool = False
-    action: str | None = None  # these two as argparse has them
+    unless: str = ""  # the flag beside which it is not required
+    action: Any = None  # these two as argparse has them
     nargs: str | None = None
 
     @property
@@ -710,6 +716,7 @@ PICTURE_FORMATS = {
     "image/bmp": ("BMP",),
     "image/tiff": ("TIFF",),
     "image/avif": ("AVIF",),
+    "image/heic": ("HEIF",),
 }
 MAX_PIXELS = 100_000_000
 BINARY = "application/octet-stream"  # which says nothing
@@ -898,10 +905,8 @@ def read_plain_text(text: str) -> str:
     return text
 
 
-def read_json_object(text: str) -> Fields:
-    """A JSON object: the text itself, `@file`, or `-` for stdin."""
-    if text == "-" or text.startswith("@"):
-        text = read_text(text.removeprefix("@"))
+def read_json(text: str) -> Any:
+    """What a text holds that can be sent as JSON."""
     try:
         if nests_deeply(text):
             raise usage_error(f"the JSON nests more than {MAX_DEPTH} levels deep")
@@ -909,9 +914,36 @@ def read_json_object(text: str) -> Fields:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as exc:
         raise usage_error(f"not valid JSON: {exc}") from exc
+    return value
+
+
+def read_json_object(text: str) -> Fields:
+    """A JSON object: the text itself, `@file`, or `-` for stdin."""
+    if text == "-" or text.startswith("@"):
+        text = read_text(text.removeprefix("@"))
+    value = read_json(text)
     if not isinstance(value, dict):
         raise usage_error(f"must be a JSON object, not {text.strip()[:40]}")
     return value
+
+
+def read_named_value(text: str) -> tuple[str, str]:
+    """NAME=VALUE, in which the value may be anything."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise usage_error(f"not NAME=VALUE: {text[:80]!r}")
+    return name, value
+
+
+class NamedValues(argparse.Action):
+    """Collects NAME=VALUE by the names; one that comes again has a list of its values."""
+
+    def __call__(self, parser: Any, namespace: Any, pair: Any, option_string: Any = None) -> None:
+        name, value = pair
+        values = dict(getattr(namespace, self.dest) or {})
+        if name in values:
+            value = [*as_list(values[name]), value]
+        setattr(namespace, self.dest, {**values, name: value})
 
 
 def read_number(text: str) -> int | float:
@@ -968,8 +1000,10 @@ read_mime_type = functools.partial(
 
 
 def read_endpoint(text: str) -> str:
-    """owner/app[/path]; the namespaces `workflows` and `comfy` come before the owner."""
-    text = text.strip().strip("/")
+    """owner/app[/path], or the model's page; the namespaces `workflows` and `comfy` come before
+    the owner.
+    """
+    text = re.sub(r"^https?://(www\.)?fal\.ai/models/", "", text.strip(), flags=re.I).strip("/")
     parts_needed = 2
     if text.startswith(("workflows/", "comfy/")):
         parts_needed = 3
@@ -982,6 +1016,7 @@ def read_endpoint(text: str) -> str:
 def read_web_url(text: str) -> str:
     if not (re.fullmatch(VISIBLE, text) and re.match(r"https?://[^/]", text, re.I)):
         raise usage_error(f"not an http(s) URL: {text!r}")
+    refuse_local_url(text)
     return text
 
 
@@ -1007,7 +1042,7 @@ def read_picture(source: str) -> str:
     """An http(s) URL, a data URI, or a local picture, which is uploaded when it is needed."""
     if is_remote(source):
         return source
-    path = read_local_file(source)
+    path = read_local_file(local_path(source))
     with open_regular_file(path) as file:
         content_type = media_type(file.read(HEAD_BYTES))
     if content_type is None or not content_type.startswith("image/"):
@@ -1094,17 +1129,22 @@ REQUEST_ID = required_flag(
     "--request-id ID", "request id, as printed by submit-* or on stderr", read_request_id
 )
 
-PROMPT = functools.partial(
-    argument_flag, "--prompt TEXT", "what to show; - reads it from stdin", read_prompt
+PROMPT = argument_flag(
+    "--prompt TEXT",
+    "what to show; - reads it from stdin",
+    read_prompt,
+    like=r"((user|text|input|edit(ing)?|main|positive|scene|image|video)_)?(prompts?|instructions?"
+    r"|descriptions?|captions?|texts?|scripts?)|(text|prompt)_(input|text)",
+    is_text=True,
+    unless="--arg",
 )
 PROMPT_FILE = argument_flag(
     "--prompt-file FILE",
     "file to read the prompt from; - is stdin",
     read_prompt_file,
     dest="prompt",
+    unless="--arg",
 )
-NEGATIVE_PROMPT = argument_flag("--negative-prompt TEXT", "what to leave out", read_plain_text)
-SEED = argument_flag("--seed N", "the same seed and prompt give the same result", int)
 EXTRA_JSON = argument_flag(
     "--extra-json JSON",
     "further arguments, merged last: a JSON object, @file, or - for stdin",
@@ -1117,63 +1157,99 @@ ARGUMENTS_JSON = argument_flag(
     required=True,
     dest="arguments",
 )
-SIZE = (
+IMAGE_URL = argument_flag(
+    "--image-url SOURCE",
+    "URL, data URI, or local picture (is uploaded): the first starts the clip, a second ends it;"
+    " models that take a list get all",
+    read_picture,
+    action="append",
+    unless="--arg",
+)
+ARG = argument_flag(
+    "--arg NAME=VALUE",
+    "any argument by the model's own name, in its type; local media files are uploaded",
+    read_named_value,
+    action=NamedValues,
+)
+# All that a model can be asked; the two tasks differ in what they require.
+MODEL_FLAGS = (
+    PROMPT,
+    PROMPT_FILE,
+    IMAGE_URL,
+    argument_flag(
+        "--negative-prompt TEXT",
+        "what to leave out",
+        read_plain_text,
+        like=r"neg(ative)?_(prompts?|texts?|descriptions?)",
+        is_text=True,
+    ),
+    argument_flag(
+        "--duration SECONDS",
+        "length, one that the model offers; of models that count frames, as many as it takes",
+        read_positive,
+        names=("duration", "duration_seconds", "seconds"),
+        like=r"((video|clip|output|target|total|generation)_)?(duration|length)(_in)?"
+        r"(_(s|secs?|seconds|ms))?|(num|video|total)_seconds|seconds_total",
+    ),
     argument_flag(
         "--width N", "in pixels, or the nearest that the model offers", read_positive_int
     ),
     argument_flag(
         "--height N", "in pixels, or the nearest that the model offers", read_positive_int
     ),
-)
-GUIDANCE = (
+    argument_flag(
+        "--aspect-ratio W:H",
+        "shape, such as 16:9, or the nearest that the model offers",
+        read_visible_text,
+    ),
+    argument_flag(
+        "--resolution NAME",
+        "such as 720p, 1080p, 2K or 1MP, or the nearest that the model offers",
+        read_visible_text,
+    ),
+    argument_flag(
+        "--num-images N",
+        "how many images",
+        read_positive_int,
+        like=r"(num(ber_of)?|n|max|total)_(images|outputs|results|samples|generations|variations"
+        r"|pictures|videos)|batch_size|(image|output|result)_count|series_amount",
+    ),
+    argument_flag(
+        "--seed N",
+        "the same seed and prompt give the same result",
+        int,
+        like=r"(random|noise|rng|manual|generator|generation|base|global|initial)_seed"
+        r"|seed_(value|number)",
+    ),
     argument_flag(
         "--guidance-scale X",
         "how closely to follow the prompt",
         read_number,
         names=("guidance_scale", "cfg_scale", "guidance"),
+        like=r"((text|prompt|true|real)_)?(guidance|guide|cfg)(_(scale|strength|value|weight))?"
+        r"|classifier_free_guidance(_scale)?",
     ),
     argument_flag(
         "--num-inference-steps N",
         "denoising steps",
         read_positive_int,
         names=("num_inference_steps", "steps_num", "num_steps", "steps"),
+        like=r"(num(ber)?_)?(of_)?((inference|infer|sampling|sampler|denoising|diffusion)_)?steps?"
+        r"(_(num|count))?",
     ),
-)
-TEXT_TO_IMAGE = (
-    PROMPT(required=True),
-    PROMPT_FILE,
-    NEGATIVE_PROMPT,
-    *SIZE,
-    argument_flag("--num-images N", "how many images", read_positive_int),
-    SEED,
-    *GUIDANCE,
+    ARG,
     EXTRA_JSON,
 )
-IMAGE_TO_VIDEO = (
-    argument_flag(
-        "--image-url SOURCE",
-        "URL, data URI, or local picture (is uploaded): the first starts the clip, a second"
-        " ends it; models that take a list get all",
-        read_picture,
-        action="append",
-        required=True,
-    ),
-    PROMPT(),
-    PROMPT_FILE,
-    NEGATIVE_PROMPT,
-    argument_flag(
-        "--duration SECONDS",
-        "length, one that the model offers",
-        read_positive,
-        names=("duration", "duration_seconds", "seconds"),
-    ),
-    *SIZE,
-    SEED,
-    *GUIDANCE,
-    EXTRA_JSON,
-)
-# The names that models give to what a flag sets, by the flag's `dest`.
-FLAG_NAMES = {flag.dest: flag.names for flag in (*TEXT_TO_IMAGE, *IMAGE_TO_VIDEO)}
+
+
+def requiring(dest: str) -> tuple[Flag, ...]:
+    """The flags of all models, one of which is required."""
+    return tuple(flag._replace(required=flag.dest == dest) for flag in MODEL_FLAGS)
+
+
+TEXT_TO_IMAGE = requiring("prompt")
+IMAGE_TO_VIDEO = requiring("image_url")
+FLAGS_BY_DEST = {flag.dest: flag for flag in reversed(MODEL_FLAGS)}  # of two rows the first
 
 CHECKS = (
     request_flag("--dry-run", "print the request and send nothing"),
@@ -1276,31 +1352,34 @@ url_text, data_uri_text = operator.itemgetter("url"), operator.itemgetter("data_
 # Arguments: from flags to what the model is sent
 
 
-def _build_t2i_arguments(
-    prompt: str | None = None,
-    *,
-    extra_json: Arguments | None = None,
-    **flags: Any,
-) -> Fields:
+def _build_t2i_arguments(prompt: str | None = None, **flags: Any) -> Fields:
     """Text-to-image arguments for want of a schema; width and height become `image_size`."""
-    arguments = present(prompt=prompt)
-    arguments.update(with_size("image_size", flags))
-    arguments.update(extra_json or {})
-    return arguments
+    return unchecked_arguments("image_size", **present(prompt=prompt), **flags)
 
 
-def _build_i2v_arguments(
-    image_url: str | Sequence[str],
+def _build_i2v_arguments(image_url: str | Sequence[str] = (), **flags: Any) -> Fields:
+    """Image-to-video arguments for want of a schema; width and height become `video_size`."""
+    return unchecked_arguments("video_size", image_url=image_url, **flags)
+
+
+def unchecked_arguments(
+    size_name: str,
     *,
+    image_url: str | Sequence[str] = (),
+    arg: Arguments | None = None,
     extra_json: Arguments | None = None,
     **flags: Any,
 ) -> Fields:
-    """Image-to-video arguments for want of a schema; width and height become `video_size`."""
+    """The flags under their own names; what --arg says is read as JSON if it is JSON."""
     sources = as_list(image_url)
     if len(sources) > 1:
         raise usage_error("where a second --image-url goes, only the model's schema can tell")
-    arguments: Fields = {"image_url": sources[0]}
-    arguments.update(with_size("video_size", flags))
+    arguments: Fields = {}
+    if sources:
+        arguments["image_url"] = sources[0]
+    arguments.update(with_size(size_name, flags))
+    for name, value in (arg or {}).items():
+        arguments[name] = [*json_readings(value), value][0]
     arguments.update(extra_json or {})
     return arguments
 
@@ -1332,6 +1411,7 @@ def read_jobs(flags: Sequence[Flag], varied: str, source: str) -> list[Fields]:
     """
     by_name = {flag.dest: flag for flag in reversed(flags)}  # of two rows the first
     by_name["extra"] = by_name.pop("extra_json")
+    by_name["arg"] = by_name["arg"]._replace(read=read_json_object)
     jobs = []
     for line_number, line in enumerate(read_text(source).split("\n"), 1):
         line = line.strip()
@@ -1473,9 +1553,10 @@ class ModelSchema(NamedTuple):
         """Why arguments are not checked; None if fal was not asked or did answer."""
         if self.reason is None:
             return None
-        if self.reason.type == "not_found":
-            return "fal did not tell the model's arguments: they were not checked"
-        return f"the model's arguments were not checked: {self.reason.message}"
+        hint = ""
+        if self.reason.type == "not_found" and self.reason.hint:
+            hint = f". {self.reason.hint}"
+        return f"the model's arguments were not checked: {self.reason.message}{hint}"
 
 
 def read_model_schema(model_row: Any, model: str) -> ModelSchema:
@@ -1535,7 +1616,7 @@ class SchemaReader:
             schema = {**self.read(target, depth + 1, (*references, reference)), **schema}
         for part in schema.pop("allOf", []):
             schema = both_schemas(part, schema)
-        return schema
+        return with_plain_bounds(schema)
 
     def _read_keywords(self, node: Fields, depth: int, references: tuple[str, ...]) -> Fields:
         schema: Fields = {}
@@ -1568,6 +1649,16 @@ class SchemaReader:
         if isinstance(value, list):
             return all(self._take_line(item, depth + 1) for item in value)
         return not isinstance(value, float) or math.isfinite(value)
+
+
+def with_plain_bounds(schema: Fields) -> Fields:
+    """OpenAPI 3.0's `exclusiveMinimum: true` as the number that JSON Schema has since 2019."""
+    for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(schema.get(exclusive), bool):
+            is_exclusive = schema.pop(exclusive)
+            if is_exclusive and inclusive in schema:
+                schema[exclusive] = schema.pop(inclusive)
+    return schema
 
 
 def both_schemas(schema: Fields, other: Fields) -> Fields:
@@ -1616,6 +1707,18 @@ def is_bound(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def is_bound_or_boolean(value: Any) -> bool:
+    return isinstance(value, (bool, int, float))
+
+
+def is_divisor(value: Any) -> bool:
+    return is_bound(value) and value > 0
+
+
+def is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
 def is_count(value: Any) -> bool:
     return is_bound(value) and value >= 0 and value == value // 1
 
@@ -1641,305 +1744,21 @@ KEYWORD_TYPES: dict[str, Callable[[Any], bool]] = {
     "pattern": is_text,
     "minimum": is_bound,
     "maximum": is_bound,
-    "exclusiveMinimum": is_bound,
-    "exclusiveMaximum": is_bound,
+    "exclusiveMinimum": is_bound_or_boolean,  # OpenAPI 3.0 has it beside `minimum`
+    "exclusiveMaximum": is_bound_or_boolean,
+    "multipleOf": is_divisor,
     "minLength": is_count,
     "maxLength": is_count,
     "minItems": is_count,
     "maxItems": is_count,
+    "minProperties": is_count,
+    "maxProperties": is_count,
+    "uniqueItems": is_boolean,
+    "examples": is_list,
 }
 
 
-# Fitting
-
-FIRST_IMAGE = (
-    "image_url",
-    "start_image_url",
-    "first_frame_url",
-    "first_frame_image_url",
-    "first_image_url",
-    "input_image_url",
-)
-LAST_IMAGE = (
-    "end_image_url",
-    "tail_image_url",
-    "last_frame_url",
-    "last_frame_image_url",
-    "last_image_url",
-)
-IMAGE_LISTS = ("image_urls", "input_image_urls", "reference_image_urls")
-SIZES = ("image_size", "video_size")
-FRAMES = ("num_frames", "frames_per_second", "fps", "frame_rate", "export_fps")
-MEASURE = r"\d{1,9}(?:\.\d{1,9})?"  # a number in a label, too short to be too large for a float
-PRESETS = {  # fal's names for sizes, in pixels
-    "square_hd": (1024, 1024),
-    "square": (512, 512),
-    "portrait_4_3": (768, 1024),
-    "portrait_16_9": (576, 1024),
-    "landscape_4_3": (1024, 768),
-    "landscape_16_9": (1024, 576),
-}
-
-
-class Fit:
-    """The arguments for a model, built up from what the user asked; it knows no model by name.
-
-    `notes` tell what became something else; `problems` are {"field", "message", "type"} each.
-    """
-
-    def __init__(self, schema: Fields, strict: bool = False) -> None:
-        self.fields: Fields = schema.get("properties", {})
-        self.required: list[str] = schema.get("required", [])
-        self.schema = schema
-        self.strict = strict
-        self.arguments: Fields = {}
-        self.notes: list[str] = []
-        self.problems: list[Fields] = []
-
-    def field_of(self, names: Iterable[str]) -> str | None:
-        """The first of the names that the model has."""
-        for name in names:
-            if name in self.fields:
-                return name
-        return None
-
-    def refuse(self, field: str, message: str, problem_type: str) -> None:
-        self.problems.append({"field": field, "message": message, "type": problem_type})
-
-    def leave_out(self, argument: str, advice_text: str = "") -> None:
-        """Send nothing that the model has not; fal ignores unknown fields, and bills the job."""
-        if self.strict:
-            message = f"the model has no such argument{advice_text}"
-            self.refuse(argument, message, "unknown_field")
-        else:
-            self.notes.append(f"the model has no {argument}: it is not sent{advice_text}")
-
-
-def fit_arguments(asked: Mapping[str, Any], schema: Fields, strict: bool = False) -> Fit:
-    """Arguments, notes and problems for what the flags asked; pure, and the same every time."""
-    fitted = Fit(schema, strict)
-    simple = dict(asked)
-    extra = simple.pop("extra_json", {})
-    fit_size(fitted, simple.pop("width", None), simple.pop("height", None))
-    fit_images(fitted, as_list(simple.pop("image_url", [])))
-    fit_length(fitted, simple.pop("duration", None))
-    for argument, value in simple.items():
-        fit_simple(fitted, argument, value)
-    add_extra(fitted, extra)
-    add_empty_prompt(fitted)
-    fitted.problems += violations(fitted.arguments, {**schema, "type": "object"})
-    return fitted
-
-
-def fit_simple(fitted: Fit, argument: str, value: Any) -> None:
-    """A value as it is, under the name that the model has for it."""
-    name = fitted.field_of(FLAG_NAMES.get(argument, (argument,)))
-    if name is None:
-        fitted.leave_out(argument)
-    else:
-        fitted.arguments[name] = value
-
-
-def add_extra(fitted: Fit, extra: Mapping[str, Any]) -> None:
-    """What --extra-json says overrules the flags, and is sent though the model may not know it."""
-    for name in extra:
-        if name in fitted.arguments:
-            fitted.notes.append(f"{name} is sent as --extra-json has it")
-        elif name not in fitted.fields:
-            near = did_you_mean(name, fitted.fields)
-            consequence = near or "fal ignores what a model does not know."
-            fitted.notes.append(
-                f"the model has no {name}: it is sent all the same. {consequence}",
-            )
-    fitted.arguments.update(extra)
-
-
-def add_empty_prompt(fitted: Fit) -> None:
-    """Some models require a prompt and are content with an empty one."""
-    if "prompt" not in fitted.required or "prompt" in fitted.arguments:
-        return
-    if not violations("", fitted.fields.get("prompt", {})):
-        fitted.arguments["prompt"] = ""
-        fitted.notes.append("the model requires a prompt: an empty one is sent")
-
-
-def fit_images(fitted: Fit, sources: list[str]) -> None:
-    """The first picture starts the clip, the second ends it; a list takes all of them."""
-    if not sources:
-        return
-    first_image = fitted.field_of(FIRST_IMAGE)
-    last_image = fitted.field_of(LAST_IMAGE)
-    image_list = fitted.field_of(IMAGE_LISTS)
-    single_images = [name for name in (first_image, last_image) if name is not None]
-    if first_image is not None and len(sources) <= len(single_images):
-        fitted.arguments.update(zip(single_images, sources, strict=False))
-    elif image_list is not None:
-        fitted.arguments[image_list] = sources
-    elif single_images:
-        message = f"takes {len(single_images)} image(s), not {len(sources)}"
-        fitted.refuse(single_images[0], message, "too_long")
-    else:  # what is left of the request without them is not what was asked
-        fitted.refuse("image_url", "the model takes no image", "no_image")
-
-
-def fit_length(fitted: Fit, seconds: float | None) -> None:
-    """Seconds in the model's own type: "5", "8s", 5 or 5.0."""
-    if seconds is None:
-        return
-    name = fitted.field_of(FLAG_NAMES["duration"])
-    if name is None:
-        fitted.leave_out("duration", frames_advice(fitted))
-    else:
-        fitted.arguments[name] = length_value(seconds, fitted.fields[name])
-
-
-def frames_advice(fitted: Fit) -> str:
-    """How to say the length of a clip to a model that counts frames."""
-    frames = []
-    for name in FRAMES:
-        if name in fitted.fields:
-            frames.append(f"{name} {limits_text(fitted.fields[name])}")
-    if not frames:
-        return ""
-    return f"; use --extra-json with {', '.join(frames)}"
-
-
-def length_value(seconds: float, schema: Fields) -> Any:
-    """The offered value that means so many seconds, or else a number, or its text."""
-    labels = offered_values(schema)
-    for label in labels:
-        if in_seconds(label) == seconds:
-            return label
-    if seconds == int(seconds):
-        seconds = int(seconds)
-    kinds = {kind for variant in variants(schema) for kind in type_names(variant)}
-    if labels or "integer" in kinds or "number" in kinds:
-        return seconds
-    return str(seconds)
-
-
-def fit_size(fitted: Fit, width: int | None, height: int | None) -> None:
-    """Pixels as the model takes them: an object, bare, a preset, or a shape with a resolution."""
-    sides = present(width=width, height=height)
-    size_field = fitted.field_of(SIZES)
-    if not sides:
-        return
-    if size_field is not None and takes_sides(fitted.fields[size_field]):
-        fitted.arguments[size_field] = sides
-        if len(sides) == 1:
-            fitted.notes.append(
-                f"one side is given: the other is the model's default for {size_field}",
-            )
-    elif fitted.field_of(("width", "height")) is not None:
-        for side, pixels in sides.items():
-            fit_simple(fitted, side, pixels)
-    elif fitted.field_of((*SIZES, "aspect_ratio", "resolution")) is None:
-        fitted.leave_out("size")
-    elif not (width and height):
-        message = "the model takes shapes: give both --width and --height"
-        fitted.refuse("size", message, "missing")
-    else:
-        fit_shape(fitted, width, height)
-
-
-def takes_sides(schema: Fields) -> bool:
-    """Whether a size may be an object with a width."""
-    return any("width" in variant.get("properties", {}) for variant in variants(schema))
-
-
-def fit_shape(fitted: Fit, width: int, height: int) -> None:
-    """The nearest preset; or the nearest aspect_ratio and the nearest resolution."""
-    chosen: Fields = {}
-    is_exact = True
-    is_whole = False  # a shape alone says nothing of the pixels, nor the reverse
-    for name in (*SIZES, "aspect_ratio", "resolution"):
-        if name not in fitted.fields:
-            continue
-        labels = offered_values(fitted.fields[name])
-        measure = resolution_distance if name == "resolution" else shape_distance
-        nearest = nearest_label(labels, measure, width, height)
-        if nearest is not None:
-            chosen[name], distance = nearest
-            is_exact = is_exact and max(distance) < 0.001
-            is_whole = is_whole or name in SIZES
-        elif name == "aspect_ratio" and not labels:  # it takes any text
-            chosen[name] = f"{width}x{height}"
-            is_whole = True
-    fitted.arguments.update(chosen)
-    if not chosen:
-        fitted.leave_out("size")
-    elif not (is_exact and (is_whole or len(chosen) > 1)):
-        shown = " and ".join(f"{name} {label}" for name, label in chosen.items())
-        fitted.notes.append(f"{width}x{height} becomes {shown}")
-
-
-def nearest_label(
-    labels: list[Any],
-    measure: Callable[[Any, int, int], Distance | None],
-    width: int,
-    height: int,
-) -> tuple[Any, Distance] | None:
-    """The label that is least far from a size, and how far; None if none of them is a size."""
-    measured = []
-    for label in labels:
-        distance = measure(label, width, height)
-        if distance is not None:
-            measured.append((label, distance))
-    if not measured:
-        return None
-    return min(measured, key=lambda pair: pair[1])
-
-
-def shape_distance(label: Any, width: int, height: int) -> Distance | None:
-    """How far "16:9", "1024x768" or a preset is from the size, in shape and in pixels."""
-    match = re.fullmatch(rf"({MEASURE}) ?([:x*]) ?({MEASURE})", str(label))
-    if match is not None:
-        label_width, label_height = float(match[1]), float(match[3])
-        is_ratio = match[2] == ":"
-    elif isinstance(label, str) and label in PRESETS:
-        label_width, label_height = PRESETS[label]
-        is_ratio = False
-    else:
-        return None
-    if not (label_width and label_height):
-        return None
-    shape = abs(math.log(label_width / label_height * height / width))
-    if is_ratio:
-        return shape, 0.0
-    pixels = abs(math.log(label_width * label_height / (width * height)))
-    return shape, pixels
-
-
-def resolution_distance(label: Any, width: int, height: int) -> Distance | None:
-    """How far "720p" (short side), "2K" (of 1024² or of a frame's width) or "4MP" is away."""
-    match = re.fullmatch(rf"({MEASURE})(p|k|mp)", str(label).lower())
-    if match is None:
-        return None
-    quantity, unit = float(match[1]), match[2]
-    if not quantity:
-        return None
-    pixels = width * height
-    frame_width = max(width, height)
-    measures: dict[str, list[float]] = {
-        "p": [min(width, height)],
-        "k": [math.sqrt(pixels) / 1024, frame_width / 960],  # 3840x2160 is 4K
-        "mp": [pixels / 1e6],
-    }
-    distances = []
-    for asked in measures[unit]:
-        distances.append(abs(math.log(quantity / asked)))
-    return (min(distances),)
-
-
-def in_seconds(label: Any) -> float | None:
-    """5, "5" or "5s" as seconds; None for "auto" and the like."""
-    match = re.fullmatch(rf"({MEASURE}) ?s?", str(label))
-    if match is None:
-        return None
-    return float(match[1])
-
-
-# What schemas say
+# What schemas say, and whether a value fulfils one
 
 
 def subschemas(schema: Fields) -> list[Fields]:
@@ -2042,9 +1861,16 @@ def violations_in_object(value: Fields, schema: Fields, field: str) -> list[Fiel
         if name not in value:
             problems.append(value_problem(dotted(field, name), None, "required", "missing"))
     fields = schema.get("properties", {})
+    others = schema.get("additionalProperties", {})
     for name, item in value.items():
         if name in fields:
             problems += violations(item, fields[name], dotted(field, name))
+        elif isinstance(others, dict):
+            problems += violations(item, others, dotted(field, name))
+        elif not others:
+            problems.append(
+                value_problem(dotted(field, name), None, "not allowed", "extra_forbidden")
+            )
     return problems
 
 
@@ -2133,6 +1959,45 @@ def item_count(value: Any) -> int | None:
     return len(value) if isinstance(value, list) else None
 
 
+def property_count(value: Any) -> int | None:
+    return len(value) if isinstance(value, dict) else None
+
+
+def is_multiple(number: float, divisor: float) -> bool:
+    """As far as floats can tell: 0.3 is a multiple of 0.1."""
+    quotient = number / divisor
+    return not math.isfinite(quotient) or math.isclose(
+        quotient, round(quotient), rel_tol=1e-9, abs_tol=1e-9
+    )
+
+
+def short_text(value: Any) -> str | None:
+    """A text on which no pattern takes long; longer ones are left to fal."""
+    return value if isinstance(value, str) and len(value) <= MAX_LIKENESS else None
+
+
+def matches_pattern(text: str, pattern: str) -> bool:
+    """Whether a text holds what the pattern says, unless the pattern is one that could take for
+    ever, or that Python does not read.
+    """
+    repeats = len(re.findall(r"[*+}]", pattern))
+    if repeats > 2 or re.search(r"\)[*+{]", pattern) or len(pattern) > MAX_REFERENCE:
+        return True
+    try:
+        return re.search(pattern, text) is not None
+    except (re.error, OverflowError, RecursionError):
+        return True
+
+
+def as_items(value: Any) -> list[Any] | None:
+    return value if isinstance(value, list) else None
+
+
+def are_unique(items: list[Any], is_wanted: bool) -> bool:
+    texts = [json.dumps(item, sort_keys=True) for item in items]
+    return not is_wanted or len(set(texts)) == len(texts)
+
+
 JSON_TYPES: dict[str, Callable[[Any], bool]] = {
     "string": is_text,
     "integer": is_whole_number,
@@ -2153,36 +2018,1328 @@ LIMITS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], bool], str]] 
     "maxLength": (text_length, operator.le, "longer than"),
     "minItems": (item_count, operator.ge, "fewer items than"),
     "maxItems": (item_count, operator.le, "more items than"),
+    "minProperties": (property_count, operator.ge, "fewer properties than"),
+    "maxProperties": (property_count, operator.le, "more properties than"),
+    "multipleOf": (as_number, is_multiple, "no multiple of"),
+    "pattern": (short_text, matches_pattern, "not as the pattern says:"),
+    "uniqueItems": (as_items, are_unique, "not of different items:"),
 }
+
+
+MEASURE = r"\d{1,9}(?:\.\d{1,9})?"  # a number in a label, too short to be too large for a float
+
+# What the fields of a model are for, as far as names, types, examples and descriptions tell
+
+
+class ModelField(NamedTuple):
+    """A field of a model's input."""
+
+    name: str
+    schema: Fields
+    is_required: bool
+
+    @property
+    def words(self) -> list[str]:
+        return words_of(self.name)
+
+    @property
+    def description(self) -> str:
+        return str(self.schema.get("description") or self.schema.get("title") or "")
+
+    @property
+    def default(self) -> Any:
+        return self.schema.get("default")
+
+    def takes(self, *kinds: str) -> bool:
+        """Whether a value may be of one of the types; a field without types takes any."""
+        for variant in variants(self.schema):
+            allowed = type_names(variant)
+            if not allowed or any(kind in allowed for kind in kinds):
+                return True
+        return False
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a name or a description: image_url and imageUrl are image and url."""
+    spaced = re.sub(r"(?<=[a-z\d])(?=[A-Z])", "_", text[:MAX_REFERENCE])
+    return [word for word in re.split(r"[^a-z\d]+", spaced.lower()) if word]
+
+
+def fields_of(schema: Fields) -> list[ModelField]:
+    """The fields of an object, in their order."""
+    required = schema.get("required", [])
+    properties = schema.get("properties", {})
+    return [ModelField(name, field, name in required) for name, field in properties.items()]
+
+
+def find_field(fields: Sequence[ModelField], flag: Flag) -> ModelField | None:
+    """The field that a flag sets: of the names that models use for it, the first; or else the
+    only field, or the only required one, whose words and type say so.
+    """
+    by_name = {field.name: field for field in fields}
+    for name in flag.names:
+        if name in by_name:
+            return by_name[name]
+    likely = [field for field in fields if suits(field, flag)]
+    required = [field for field in likely if field.is_required]
+    if len(required or likely) != 1:
+        return None
+    return (required or likely)[0]
+
+
+def suits(field: ModelField, flag: Flag) -> bool:
+    """Whether a field is what a flag sets, as far as its name and its type tell."""
+    if not flag.like or not re.fullmatch(flag.like, "_".join(field.words)):
+        return False
+    if not flag.is_text:
+        return field.takes("integer", "number", "string")
+    return not offered_values(field.schema) and field.takes("string", "array")
+
+
+# What a file is, by a word of its field's name or description.
+FILE_KINDS = {
+    "image": r"images?|imgs?|photos?|pictures?|(key)?frames?|portraits?|selfie|screenshot|thumbnail"
+    r"|masks?",
+    "video": r"videos?|clips?|movie|footage",
+    "audio": r"audios?|song|music|voiceover|speech",
+    "other": r"loras?|models?|weights|checkpoint|embeddings?|vae|zip|archive|webhook|callback|page"
+    r"|site|website|font",
+}
+FILE_EXTENSIONS = {
+    "image": r"\.(png|jpe?g|webp|gif|avif|bmp|tiff?|heic)\b",
+    "video": r"\.(mp4|mov|webm|mkv|avi)\b",
+    "audio": r"\.(mp3|wav|m4a|ogg|flac|aac)\b",
+    "other": r"\.(zip|tar|safetensors|ckpt|pt|bin|json|ttf)\b",
+}
+# The last word of the name of a field that takes a URL, whatever of.
+URL_WORDS = r"ur[li]s?|files?|source|src|links?"
+
+
+def file_kind(field: ModelField) -> str | None:
+    """What kind of file a field takes the URL of: a key of FILE_KINDS; None if it takes none."""
+    is_free = any(takes_free_text(variant) for variant in variants(field.schema))
+    if not is_free or not field.words:
+        return None
+    named = kind_by_words(reversed(field.words))  # the last word counts: model_image is an image
+    is_noun = kind_by_words(field.words[-1:]) in ("image", "video", "audio")
+    if not is_noun and not re.fullmatch(URL_WORDS, field.words[-1]):
+        return None
+    described = kind_by_words(words_of(field.description))
+    if re.search(r"\b(zip|archive|tar)\b", field.description, re.I):
+        return "other"
+    return kind_by_examples(field.schema) or named or described or "other"
+
+
+def takes_free_text(schema: Fields) -> bool:
+    """Whether any text will do, as a URL must be."""
+    kinds = [kind for kind in type_names(schema) if kind != "null"]
+    return not literals(schema) and kinds in ([], ["string"])
+
+
+def kind_by_words(words: Iterable[str]) -> str | None:
+    """The kind of file that the first word names that names any."""
+    for word in words:
+        for kind, pattern in FILE_KINDS.items():
+            if re.fullmatch(pattern, word):
+                return kind
+    return None
+
+
+def kind_by_examples(schema: Fields) -> str | None:
+    for text in [schema.get("default"), *as_list(schema.get("examples", []))]:
+        for kind, pattern in FILE_EXTENSIONS.items():
+            if isinstance(text, str) and re.search(pattern, text[:MAX_REFERENCE], re.I):
+                return kind
+    return None
+
+
+# Pictures: which field takes those that --image-url gives
+
+FIRST_WORDS = r"start|first|begin(ning)?|initial|opening|head"
+LAST_WORDS = r"end|last|tail|final|ending|closing"
+# Of names that say no more than that it is the picture to start from.
+PLAIN_WORDS = (
+    rf"{FIRST_WORDS}|{URL_WORDS}|images?|imgs?|photos?|pictures?|frames?|inputs?|init|base|original"
+    r"|main|data|\d+"
+)
+FURTHER_WORDS = r"second|third|fourth"
+# Of names of lists that are the model's main pictures, too.
+REFERENCE_WORDS = r"references?|refs?|subjects?"
+# Of names of pictures that go with another one.
+MASK_WORDS = r"masks?|control(net)?|depth|pose|canny|adapters?"
+MAX_NAMED = 10  # fields that a message names
+
+
+class PictureField(NamedTuple):
+    """A field that takes pictures: one or a list, as URLs or as objects that hold one."""
+
+    field: ModelField
+    is_list: bool
+    key: str | None = None  # of the URL in an object
+
+    @property
+    def name(self) -> str:
+        return self.field.name
+
+    @property
+    def is_required(self) -> bool:
+        return self.field.is_required
+
+    def has(self, pattern: str) -> bool:
+        """Whether its name has a word of the pattern."""
+        return any(re.fullmatch(pattern, word) for word in self.field.words)
+
+    def consists_of(self, *patterns: str) -> bool:
+        """Whether its name has words of the patterns alone."""
+        return all(re.fullmatch("|".join(patterns), word) for word in self.field.words)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the model's main picture, or its main list of pictures."""
+        if self.is_list:
+            return self.consists_of(PLAIN_WORDS, REFERENCE_WORDS)
+        return self.consists_of(PLAIN_WORDS)
+
+    @property
+    def is_first_frame(self) -> bool:
+        return not self.is_list and self.is_plain and self.has(FIRST_WORDS)
+
+    @property
+    def is_last_frame(self) -> bool:
+        is_frame = self.consists_of(PLAIN_WORDS, LAST_WORDS) and self.has(LAST_WORDS)
+        return is_frame and not self.is_list
+
+    def value(self, sources: Sequence[str]) -> Any:
+        """The pictures as the field takes them."""
+        items: list[Any] = list(sources)
+        if self.key is not None:
+            items = [{self.key: source} for source in sources]
+        if self.is_list:
+            return items
+        return items[0]
+
+
+def picture_fields(fields: Iterable[ModelField]) -> list[PictureField]:
+    found = []
+    for field in fields:
+        picture_field = as_picture_field(field)
+        if picture_field is not None:
+            found.append(picture_field)
+    return found
+
+
+def as_picture_field(field: ModelField) -> PictureField | None:
+    """How a field takes pictures; None if it takes none, or more than just their URLs."""
+    if file_kind(field) == "image":
+        return PictureField(field, is_list=False)
+    for variant in variants(field.schema):
+        takes_list = "array" in type_names(variant)
+        item = field._replace(schema=variant)
+        if takes_list:
+            item = field._replace(schema=variant.get("items", {}))
+        if takes_list and file_kind(item) == "image":
+            return PictureField(field, takes_list)
+        key = picture_key(item)
+        is_meant = field.is_required or kind_by_words(field.words) == "image"
+        if key is not None and is_meant:
+            return PictureField(field, takes_list, key)
+    return None
+
+
+def picture_key(field: ModelField) -> str | None:
+    """Where an object holds its only picture; None if it does not, or cannot do without more."""
+    if not field.schema.get("properties"):
+        return None
+    keys = []
+    for inner in fields_of(field.schema):
+        whole_name = inner._replace(name=f"{field.name}_{inner.name}")
+        if file_kind(whole_name) == "image" and re.fullmatch(PLAIN_WORDS, inner.words[-1]):
+            keys.append(inner.name)
+        elif inner.is_required and "default" not in inner.schema:
+            return None
+    if len(keys) != 1:
+        return None
+    return keys[0]
+
+
+def fit_pictures(fitted: Fit, sources: list[str]) -> None:
+    """The first picture starts the clip, the second ends it; a list takes all of them."""
+    if not sources:
+        return
+    pictures = picture_fields(fitted.free_fields())
+    places = places_of_pictures(pictures, sources)
+    if places and is_beside_other_files(fitted, places[0][0]):
+        places = []
+    if not places:
+        fitted.settle(*(picture_field.name for picture_field in pictures))
+        fitted.refuse("image_url", no_place_message(fitted, pictures), "no_image")
+    room = sum(1 for picture_field, _ in places)
+    for picture_field, placed in places:
+        if len(placed) > 1 and not picture_field.is_list:
+            fitted.settle(picture_field.name)
+            message = f"takes {room} image(s), not {len(sources)}"
+            fitted.refuse(picture_field.name, message, "too_long")
+        else:
+            fitted.arguments[picture_field.name] = picture_field.value(placed)
+
+
+def is_beside_other_files(fitted: Fit, picture_field: PictureField) -> bool:
+    """Whether a picture of a special name only adds to a clip or a sound that is required."""
+    if picture_field.is_required or picture_field.is_plain:
+        return False
+    return any(
+        field.is_required and file_kind(field) in ("video", "audio")
+        for field in fitted.model_fields
+    )
+
+
+def places_of_pictures(
+    pictures: Sequence[PictureField], sources: list[str]
+) -> list[tuple[PictureField, list[str]]]:
+    """Which fields take which pictures; none if it is not clear which field is meant."""
+    chief = main_picture(pictures, len(sources))
+    if chief is None:
+        return []
+    if chief.is_list or len(sources) == 1:
+        return [(chief, sources)]
+    others = [other for other in pictures if other != chief]
+    for other in further_pictures(others, len(sources)):
+        return [(chief, sources[:1]), (other, sources[1:])]
+    return [(chief, sources)]
+
+
+def main_picture(pictures: Sequence[PictureField], count: int) -> PictureField | None:
+    """The field of the first picture. What is required goes before what is not, and what has a
+    plain name before a frame; several that need a choice are left to the user.
+    """
+    required = [one for one in pictures if one.is_required]
+    plain = [one for one in required or pictures if one.is_plain]
+    singles = [one for one in plain if not one.is_list]
+    lists = [one for one in plain if one.is_list]
+    if len(required) == 1:
+        return required[0]
+    if required:
+        return first_of(singles, lists)
+    unframed = [one for one in singles if not one.is_first_frame]
+    has_end = any(one.is_last_frame for one in pictures)
+    if count > 1 and not (count == 2 and has_end):
+        return first_of(lists, singles)
+    alone = [one for one in pictures if len(pictures) == 1 and not one.has(MASK_WORDS)]
+    return first_of(unframed, lists, singles, alone)
+
+
+def further_pictures(others: Sequence[PictureField], count: int) -> list[PictureField]:
+    """The fields that take what comes after the first picture, the likeliest first."""
+    frames = [other for other in others if other.is_last_frame and count == 2]
+    lists = [other for other in others if other.is_list and other.is_plain]
+    required = [other for other in lists if other.is_required]
+    ordinals = [
+        other for other in others if other.consists_of(PLAIN_WORDS, FURTHER_WORDS) and count == 2
+    ]
+    seconds = [other for other in ordinals if other.is_required or other.has(FURTHER_WORDS)]
+    return [*frames, *required, *lists, *seconds]
+
+
+def first_of(*choices: Sequence[PictureField]) -> PictureField | None:
+    for choice in choices:
+        if choice:
+            return choice[0]
+    return None
+
+
+def no_place_message(fitted: Fit, pictures: Sequence[PictureField]) -> str:
+    """Which of the model's own names takes a picture, or what it starts from instead."""
+    if pictures:
+        ways = " or ".join(f"--arg {one.name}=FILE" for one in pictures[:MAX_NAMED])
+        return f"the model's pictures have other names: {ways}"
+    files = [field for field in fitted.free_fields() if field.is_required and file_kind(field)]
+    if files:
+        ways = " and ".join(f"--arg {field.name}=FILE" for field in files[:MAX_NAMED])
+        return f"the model takes no image, but {ways}"
+    return "the model takes no image"
+
+
+# Sizes: what a label says, and which fields say a size
+
+
+class Extent(NamedTuple):
+    """What is told of a size: width by height, and how many pixels there may be in all."""
+
+    ratio: float | None = None
+    pixels: tuple[float, ...] = ()  # in all; several where a label has several meanings
+    sides: tuple[int, int] | None = None
+    short_side: float | None = None
+
+    @property
+    def orientation(self) -> int:
+        """1 for landscape, -1 for portrait, 0 for a square or what is not told."""
+        ratio = self.ratio or 1.0
+        return (ratio > 1.001) - (ratio < 0.999)
+
+    def shape_distance(self, other: Extent) -> float:
+        """How far another is from it in shape; ties of labels are ties here."""
+        if not (self.ratio and other.ratio):
+            return 0.0
+        return round(abs(math.log(self.ratio / other.ratio)), 4)
+
+    def pixel_distance(self, other: Extent) -> float:
+        """How far another is from it in pixels; its second meaning counts if it is meant."""
+        distances = []
+        for pixels in other.pixels:
+            if self.pixels:
+                distances.append(round(abs(math.log(self.pixels[0] / pixels)), 4))
+        meant = [distance for distance in distances if distance < 0.1]
+        return next(iter(meant or distances), 0.0)
+
+
+PRESETS = {  # fal's names for sizes, in pixels
+    "square_hd": (1024, 1024),
+    "square": (512, 512),
+    "portrait_4_3": (768, 1024),
+    "portrait_16_9": (576, 1024),
+    "landscape_4_3": (1024, 768),
+    "landscape_16_9": (1024, 576),
+}
+SHAPES = {  # of names that say no more
+    "square": 1.0,
+    "portrait": 9 / 16,
+    "vertical": 9 / 16,
+    "landscape": 16 / 9,
+    "horizontal": 16 / 9,
+    "widescreen": 16 / 9,
+}
+MEGA = 1024**2  # pixels of what models call 1K, or 1 MP
+USUAL_PIXELS = float(MEGA)  # of a size of which only the shape is told
+SIZE_STEP = 16  # pixels; most models round to a multiple of 8 or 16
+
+
+def extent_of_sides(width: int, height: int) -> Extent:
+    return Extent(width / height, (float(width * height),), (width, height))
+
+
+def extent_of(label: Any) -> Extent | None:
+    """What a label says of a size: "16:9", "1024x768", "landscape_4_3", "720p", "2K", "1MP"."""
+    text = str(label).strip().lower().replace("\u00d7", "x")[:60]
+    if text in PRESETS:
+        return extent_of_sides(*PRESETS[text])
+    return extent_in_words(text) or extent_in_pixels(text)
+
+
+def extent_in_words(text: str) -> Extent | None:
+    """A shape that is told by a ratio, or by a word and a ratio."""
+    if text in SHAPES:
+        return Extent(SHAPES[text])
+    match = re.fullmatch(rf"(?:(portrait|landscape)_)?({MEASURE}) ?[:_/] ?({MEASURE})", text)
+    if match is None or not (float(match[2]) and float(match[3])):
+        return None
+    ratio = float(match[2]) / float(match[3])
+    if match[1] == "portrait":
+        ratio = min(ratio, 1 / ratio)
+    if match[1] == "landscape":
+        ratio = max(ratio, 1 / ratio)
+    return Extent(ratio)
+
+
+def extent_in_pixels(text: str) -> Extent | None:
+    """Sides, a short side, or a number of pixels, wherever in the label they stand."""
+    match = re.search(r"(?<!\d)(\d{2,5}) ?[x*] ?(\d{2,5})(?!\d)", text)
+    if match and int(match[1]) and int(match[2]):
+        return extent_of_sides(int(match[1]), int(match[2]))
+    match = re.search(rf"(?<![\d.])({MEASURE}) ?(p|k|mp|megapixels?)(?![a-z\d])", text)
+    if match is None or not float(match[1]):
+        return None
+    quantity, unit = float(match[1]), match[2]
+    if unit == "p":  # the short side, of a frame or of a square
+        return Extent(pixels=(quantity**2 * 16 / 9,), short_side=quantity)
+    if unit == "k" and quantity >= 4:  # 3840x2160 is 4K, and 4096x4096 too
+        return Extent(pixels=(quantity**2 * MEGA, quantity**2 * 960 * 540))
+    if unit == "k":
+        return Extent(pixels=(quantity**2 * MEGA,))
+    return Extent(pixels=(quantity * MEGA,))
+
+
+class SizeField(NamedTuple):
+    """A field that says a size, or a part of one.
+
+    `labels` are what it offers; `key` is that of the object that holds the label; `text` is how
+    free text says it.
+    """
+
+    field: ModelField
+    labels: list[tuple[Any, Extent]]
+    takes_sides: bool = False
+    key: str | None = None
+    text: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.field.name
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether one label says both shape and pixels."""
+        return self.text == SIDES_TEXT or any(extent.sides for _, extent in self.labels)
+
+    @property
+    def is_shape(self) -> bool:
+        if self.is_whole:
+            return False
+        return self.text == RATIO_TEXT or any(extent.ratio for _, extent in self.labels)
+
+    @property
+    def is_resolution(self) -> bool:
+        if self.text == RESOLUTION_TEXT:
+            return True
+        return any(extent.pixels and not extent.ratio for _, extent in self.labels)
+
+    @property
+    def default(self) -> Extent:
+        """The size that the model has if it is told none, as far as it tells."""
+        value = self.field.default
+        if isinstance(value, dict) and self.key is not None:
+            value = value.get(self.key)
+        if not isinstance(value, dict):
+            return extent_of(value) or Extent()
+        width, height = as_number(value.get("width")), as_number(value.get("height"))
+        if not (width and height and width > 0 and height > 0):
+            return Extent()
+        return extent_of_sides(int(width), int(height))
+
+    def value(self, label: Any) -> Any:
+        if self.key is not None:
+            return {self.key: label}
+        return label
+
+
+RATIO_TEXT = "16:9"
+SIDES_TEXT = "1024x768"
+RESOLUTION_TEXT = "720p"
+# Words of names of fields whose sizes are not those of the result.
+OTHER_SIZES = (
+    r"input|source|ref(erence)?|mask|det(ect|ection)?|tiles?|patch|window|grid|cell|crop|thumbnail"
+    r"|upscale|processing|operating|max|min|original|face|dwpose|texture"
+)
+SIZE_WORDS = r"sizes?|resolution|dimensions?|aspect|ratio|shape|format|canvas|orientation"
+
+
+def as_size_field(field: ModelField) -> SizeField | None:
+    """How a field says a size, told by what it takes; None if it says none."""
+    if any(re.fullmatch(OTHER_SIZES, word) for word in field.words):
+        return None
+    labels = []
+    takes_sides = False
+    key = None
+    for variant in variants(field.schema):
+        properties = variant.get("properties", {})
+        takes_sides = takes_sides or {"width", "height"} <= properties.keys()
+        offered = literals(variant)
+        for name, inner in properties.items():
+            if len(properties) == 1 and size_labels(field, offered_values(inner)):
+                key = name
+                offered = offered_values(inner)
+        labels += size_labels(field, offered)
+    if all(str(label).lower() in SHAPES for label, _ in labels) and not names_a_size(field):
+        labels = []
+    text = None
+    if not labels and not takes_sides:
+        text = size_text(field)
+    if not (labels or takes_sides or text):
+        return None
+    return SizeField(field, labels, takes_sides, key, text)
+
+
+def size_labels(field: ModelField, offered: Iterable[Any]) -> list[tuple[Any, Extent]]:
+    """The offered values that are sizes, as far as most of them are."""
+    values = [value for value in offered if value is not None]
+    labels = []
+    for value in values:
+        extent = extent_of(value)
+        if extent is None and is_short_side(field, value):
+            extent = extent_of(f"{value}p")
+        if extent is not None:
+            labels.append((value, extent))
+    others = [value for value in values if "auto" not in str(value).lower()]
+    if 2 * len(labels) < len(others):
+        return []
+    return labels
+
+
+def is_short_side(field: ModelField, value: Any) -> bool:
+    """Whether a bare number such as 512 is a resolution."""
+    names_size = "resolution" in field.words or "size" in field.words
+    return names_size and re.fullmatch(r"\d{3,4}", str(value)) is not None
+
+
+def names_a_size(field: ModelField) -> bool:
+    return any(re.fullmatch(SIZE_WORDS, word) for word in field.words)
+
+
+def size_text(field: ModelField) -> str | None:
+    """How free text says a size, as its default, examples, description or pattern show."""
+    is_free = any(takes_free_text(variant) for variant in variants(field.schema))
+    if not is_free or not names_a_size(field):
+        return None
+    described = re.findall(r"\d+ ?[:x\u00d7*] ?\d+", field.description[:MAX_REFERENCE])
+    examples = as_list(field.schema.get("examples", []))
+    for shown in (field.default, *examples, *described):
+        extent = extent_of(shown)
+        if extent is not None and extent.sides:
+            return SIDES_TEXT
+        if extent is not None and extent.ratio:
+            return RATIO_TEXT
+        if extent is not None:
+            return RESOLUTION_TEXT
+    if ":" in field.schema.get("pattern", "") or "ratio" in field.words:
+        return RATIO_TEXT
+    return None
+
+
+OUTPUT_WORDS = ("image", "video", "output", "target")
+
+
+def side_fields(fields: Sequence[ModelField]) -> dict[str, ModelField]:
+    """The numbers that models take as `width` and `height`, by these."""
+    sides: dict[str, ModelField] = {}
+    for field in fields:
+        other_words = [word for word in field.words if word not in ("width", "height")]
+        is_number = field.takes("integer", "number")
+        if is_number and all(
+            word in ("image", "video", "output", "target") for word in other_words
+        ):
+            for side in ("width", "height"):
+                if side in field.words:
+                    sides.setdefault(side, field)
+    return sides
+
+
+def fit_size(fitted: Fit, sizes: Arguments) -> None:
+    """Width and height, or a shape and a resolution, as the model says sizes: in numbers, by
+    names, or by a shape and a resolution.
+    """
+    if not sizes:
+        return
+    canvas = Canvas(fitted.free_fields())
+    if "width" in sizes or "height" in sizes:
+        fit_sides(fitted, canvas, sizes)
+    else:
+        fit_shape(fitted, canvas, sizes)
+
+
+def names_of_flags() -> set[str]:
+    """The names of fields that other flags than those for sizes set."""
+    flags = [flag for flag in FLAGS_BY_DEST.values() if flag.dest not in SIZE_FLAGS]
+    return {name for flag in flags for name in flag.names}
+
+
+class Canvas:
+    """All that a model has to say a size with; the fields with the shortest names go first."""
+
+    def __init__(self, fields: Sequence[ModelField]) -> None:
+        found = [as_size_field(field) for field in fields if field.name not in names_of_flags()]
+        self.fields = [size_field for size_field in found if size_field is not None]
+        self.fields.sort(key=lambda size_field: len(size_field.field.words))
+        self.sides = side_fields(fields)
+
+    def first(self, has: Callable[[SizeField], bool]) -> SizeField | None:
+        return next(filter(has, self.fields), None)
+
+    @property
+    def object(self) -> SizeField | None:
+        """The field that takes an object with a width and a height."""
+        return self.first(lambda size_field: size_field.takes_sides)
+
+    @property
+    def whole(self) -> SizeField | None:
+        return self.first(lambda size_field: size_field.is_whole)
+
+    @property
+    def shape(self) -> SizeField | None:
+        return self.first(lambda size_field: size_field.is_shape)
+
+    @property
+    def resolution(self) -> SizeField | None:
+        return self.first(lambda size_field: size_field.is_resolution)
+
+    @property
+    def labelled(self) -> list[SizeField]:
+        """The field whose labels say all, or those that say the shape and the pixels."""
+        if self.whole is not None:
+            return [self.whole]
+        parts = (self.shape, self.resolution)
+        return [size_field for size_field in parts if size_field is not None]
+
+    @property
+    def takes_pixels(self) -> bool:
+        return self.object is not None or len(self.sides) == 2
+
+    @property
+    def default(self) -> Extent:
+        """The model's own size, as far as its defaults tell."""
+        extents = [size_field.default for size_field in self.fields]
+        defaults = [as_number(field.default) for field in self.sides.values()]
+        if len(defaults) == 2 and all(defaults):
+            width, height = (as_number(self.sides[side].default) for side in ("width", "height"))
+            extents.append(extent_of_sides(int(width or 1), int(height or 1)))
+        ratios = [extent.ratio for extent in extents if extent.ratio]
+        pixels = [extent.pixels for extent in extents if extent.pixels]
+        return Extent(ratio=next(iter(ratios), None), pixels=next(iter(pixels), ()))
+
+
+def fit_sides(fitted: Fit, canvas: Canvas, sizes: Arguments) -> None:
+    """Pixels as they are where the model takes pixels, or else what is nearest of its labels."""
+    shown = " ".join(f"--{side} {pixels}" for side, pixels in sizes.items())
+    if canvas.object is not None:
+        fitted.set_size(canvas.object.field, dict(sizes))
+        if len(sizes) == 1:
+            fitted.notes.append(f"{shown}: the other side is the model's default")
+    elif canvas.sides:
+        for side, pixels in sizes.items():
+            fit_side(fitted, canvas, side, pixels)
+    elif not canvas.fields:
+        fitted.leave_out(*sizes)
+    elif len(sizes) == 1:
+        fitted.refuse("size", "the model takes shapes: give both --width and --height", "missing")
+    else:
+        wish = extent_of_sides(sizes["width"], sizes["height"])
+        fit_nearest(fitted, canvas.labelled, wish, shown)
+
+
+def fit_side(fitted: Fit, canvas: Canvas, side: str, pixels: int) -> None:
+    if side in canvas.sides:
+        fitted.set_size(canvas.sides[side], adapted(pixels, canvas.sides[side].schema))
+    else:
+        fitted.leave_out(side)
+
+
+def fit_shape(fitted: Fit, canvas: Canvas, sizes: Arguments) -> None:
+    """A shape and a resolution in the model's own words, or as the pixels that they come to."""
+    wish = Extent()
+    asked_texts = []
+    for name, text in sizes.items():
+        extent = extent_of(text) or Extent()
+        if name == "aspect_ratio" and extent.ratio:
+            wish = wish._replace(ratio=extent.ratio)
+        elif name == "resolution" and extent.pixels:
+            wish = wish._replace(pixels=extent.pixels, short_side=extent.short_side)
+        elif fit_own_word(fitted, canvas, name, text):
+            continue
+        else:
+            fitted.refuse(name, no_such_size_message(canvas, text), "literal_error")
+            return
+        asked_texts.append(f"{flag_name(name)} {text}")
+    if asked_texts:
+        fit_wish(fitted, canvas, wish, " ".join(asked_texts))
+
+
+def fit_own_word(fitted: Fit, canvas: Canvas, name: str, text: str) -> bool:
+    """Send what the model itself calls so, such as `auto`; returns whether it does."""
+    for size_field in canvas.fields:
+        is_meant = size_field.is_resolution
+        if name == "aspect_ratio":
+            is_meant = size_field.is_shape or size_field.is_whole
+        for label in offered_values(size_field.field.schema):
+            if is_meant and str(label).lower() == text.lower():
+                fitted.set_size(size_field.field, size_field.value(label))
+                return True
+    return False
+
+
+def no_such_size_message(canvas: Canvas, text: str) -> str:
+    offered = [str(label) for size_field in canvas.fields for label, _ in size_field.labels]
+    if not offered:
+        return f"{text} is no size"
+    return f"{text} is none of {cut(', '.join(offered), 1000)}"
+
+
+def fit_wish(fitted: Fit, canvas: Canvas, wish: Extent, shown: str) -> None:
+    """What --aspect-ratio and --resolution ask: by a label for each, in pixels, or by a label
+    that says both.
+    """
+    parts = []
+    if wish.ratio:
+        parts.append(canvas.shape)
+    if wish.pixels:
+        parts.append(canvas.resolution)
+    whole = canvas.whole
+    all_told = completed(wish, canvas.default)
+    if None not in parts:
+        pass
+    elif whole is not None and (has_label_of_shape(whole, wish) or not canvas.takes_pixels):
+        parts = [whole]
+        wish = all_told
+    elif canvas.takes_pixels:
+        fit_pixels(fitted, canvas, all_told, shown)
+        return
+    else:
+        leave_out_of_size(fitted, canvas, wish)
+    fit_nearest(fitted, [part for part in parts if part is not None], wish, shown)
+
+
+def leave_out_of_size(fitted: Fit, canvas: Canvas, wish: Extent) -> None:
+    if wish.ratio and canvas.shape is None:
+        fitted.leave_out("aspect_ratio")
+    if wish.pixels and canvas.resolution is None:
+        fitted.leave_out("resolution")
+
+
+def has_label_of_shape(size_field: SizeField, wish: Extent) -> bool:
+    """Whether there is a label of the shape that is wanted, where only a shape is."""
+    if wish.pixels or not wish.ratio:
+        return False
+    return any(wish.shape_distance(extent) < 0.01 for _, extent in size_field.labels)
+
+
+def completed(wish: Extent, default: Extent) -> Extent:
+    """A wish with the model's own shape or number of pixels for what it leaves open."""
+    return wish._replace(ratio=wish.ratio or default.ratio, pixels=wish.pixels or default.pixels)
+
+
+def fit_pixels(fitted: Fit, canvas: Canvas, wish: Extent, shown: str) -> None:
+    """The width and the height that a shape and a number of pixels come to."""
+    width, height = sides_of(wish)
+    if canvas.object is not None:
+        fitted.set_size(canvas.object.field, {"width": width, "height": height})
+    else:
+        fit_side(fitted, canvas, "width", width)
+        fit_side(fitted, canvas, "height", height)
+    fitted.notes.append(f"{shown} becomes {width}x{height}")
+
+
+def sides_of(wish: Extent) -> tuple[int, int]:
+    """Width and height in pixels, in steps that models take."""
+    ratio = wish.ratio or 1.0
+    if wish.short_side:
+        sides = (wish.short_side * max(ratio, 1.0), wish.short_side * max(1 / ratio, 1.0))
+        step = 8
+    else:
+        pixels = (*wish.pixels, USUAL_PIXELS)[0]
+        sides = (math.sqrt(pixels * ratio), math.sqrt(pixels / ratio))
+        step = 16
+    width, height = (max(round(side / step), 1) * step for side in sides)
+    return width, height
+
+
+def fit_nearest(fitted: Fit, targets: Sequence[SizeField], wish: Extent, shown: str) -> None:
+    """The nearest label of each field; whatever becomes other words is told."""
+    typed_words = shown.lower().split()
+    labels = {}
+    for size_field in targets:
+        label = nearest_label(size_field, wish, typed_words)
+        if label is None:
+            fitted.notes.append(
+                f"{shown}: {size_field.name} offers nothing of that shape: its default applies"
+            )
+        else:
+            fitted.set_size(size_field.field, size_field.value(label))
+            labels[size_field.name] = label
+    if not {str(label).lower() for label in labels.values()} <= set(typed_words):
+        became = " and ".join(f"{name} {label}" for name, label in labels.items())
+        fitted.notes.append(f"{shown} becomes {became}")
+
+
+def nearest_label(size_field: SizeField, wish: Extent, typed_words: Sequence[str]) -> Any:
+    """The label that is nearest in shape, a tie by orientation, then in pixels. Where no label
+    lies as the wish does: `auto`, or None if the default is to be left.
+    """
+    if size_field.text is not None:
+        return size_in_words(size_field.text, wish)
+    candidates = []
+    for label, extent in size_field.labels:
+        is_turned = extent.orientation not in (0, wish.orientation)
+        if not (is_turned and wish.ratio):
+            distance = (
+                wish.shape_distance(extent),
+                extent.orientation != wish.orientation,
+                wish.pixel_distance(extent),
+                str(label).lower() not in typed_words,
+            )
+            candidates.append((distance, label))
+    if candidates:
+        return min(candidates, key=operator.itemgetter(0))[1]
+    autos = [label for label in offered_values(size_field.field.schema) if label == "auto"]
+    return next(iter(autos), None)
+
+
+def size_in_words(text: str, wish: Extent) -> str | None:
+    """A size for a field that takes any text; None if the text cannot tell what is wanted."""
+    if text == RESOLUTION_TEXT:
+        return f"{wish.short_side:g}p" if wish.short_side else None
+    if text == SIDES_TEXT:
+        width, height = wish.sides or sides_of(wish)
+        return f"{width}x{height}"
+    ratio = fractions.Fraction(wish.ratio or 1.0).limit_denominator(100)
+    return f"{ratio.numerator}:{ratio.denominator}"
+
+
+# Lengths: seconds, or frames at a rate
+
+FRAMES_NAMES = (
+    "num_frames",
+    "number_of_frames",
+    "frame_count",
+    "frames",
+    "video_frames",
+    "num_video_frames",
+)
+RATE_NAMES = ("fps", "frames_per_second", "frame_rate", "output_fps", "video_fps", "export_fps")
+
+
+def fit_length(fitted: Fit, seconds: float | None) -> None:
+    """Seconds in the model's own type, "5", "8s", 5 or 5.0, or as a number of frames."""
+    if seconds is None:
+        return
+    field = find_field(fitted.free_fields(), FLAGS_BY_DEST["duration"])
+    frames = find_named(fitted.free_fields(), FRAMES_NAMES)
+    if field is not None and counts_frames(field):
+        fit_frames(fitted, field, seconds)
+    elif field is not None:
+        amount = seconds * 1000 if "ms" in field.words else seconds
+        fitted.set_found("duration", field, length_value(amount, field.schema))
+    elif frames is not None:
+        fit_frames(fitted, frames, seconds)
+    else:
+        fitted.leave_out("duration")
+
+
+def counts_frames(field: ModelField) -> bool:
+    """Whether a length is one in frames, as its description says."""
+    description = field.description[:MAX_REFERENCE].lower()
+    return "frame" in description and "second" not in description
+
+
+def find_named(fields: Sequence[ModelField], names: Iterable[str]) -> ModelField | None:
+    by_name = {field.name: field for field in fields}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def fit_frames(fitted: Fit, frames: ModelField, seconds: float) -> None:
+    """As many frames as the model's rate makes of the seconds, in its steps."""
+    rate = frame_rate(fitted, frames)
+    if rate is None:
+        way = f"; its length is --arg {frames.name}=N {limits_text(frames.schema)}"
+        fitted.leave_out("duration", advice_text=way.rstrip())
+        return
+    number = nearest_number(round(seconds * rate), frames)
+    fitted.arguments[frames.name] = adapted(number, frames.schema)
+    fitted.notes.append(
+        f"--duration {seconds:g} becomes {frames.name} {number}: {number / rate:.3g} s at"
+        f" {rate:g} frames a second"
+    )
+
+
+def frame_rate(fitted: Fit, frames: ModelField) -> float | None:
+    """Frames a second: those that are sent, or the model's default, or what it says in words."""
+    rate_field = find_named(fitted.model_fields, RATE_NAMES)
+    if rate_field is not None:
+        sent = {**fitted.arguments, **fitted.extra}
+        rate = as_number(sent.get(rate_field.name, rate_field.default))
+        if rate is not None and 0 < rate < 1000:
+            return rate
+    match = re.search(r"(\d{1,3}) ?(?:fps|frames per second)", frames.description[:MAX_REFERENCE])
+    if match is None or not int(match[1]):
+        return None
+    return float(match[1])
+
+
+def nearest_number(number: int, field: ModelField) -> int:
+    """The nearest that the field offers, or takes by its step; less than a step beyond a limit
+    is the limit.
+    """
+    offered = [as_number(value) for value in offered_values(field.schema)]
+    numbers = [value for value in offered if value is not None]
+    if numbers:
+        return int(min(numbers, key=lambda value: abs(value - number)))
+    step, start = step_of(field)
+    number = round((number - start) / step) * step + start
+    for variant in variants(field.schema):
+        lowest, highest = variant.get("minimum"), variant.get("maximum")
+        if lowest is not None and lowest - step < number < lowest:
+            return int(lowest)
+        if highest is not None and highest < number < highest + step:
+            return int(highest)
+    return number
+
+
+def step_of(field: ModelField) -> tuple[int, int]:
+    """The step of a whole number and where it starts, as `multipleOf` or words such as 8n+1 say."""
+    description = field.description[:MAX_REFERENCE]
+    match = re.search(r"\b(\d{1,2}) ?\*? ?[nk] ?\+ ?1\b", description)
+    if match is not None and int(match[1]):
+        return int(match[1]), 1
+    match = re.search(r"\bmultiples? of (\d{1,3})\b", description)
+    if match is not None and int(match[1]):
+        return int(match[1]), 0
+    for variant in variants(field.schema):
+        if variant.get("multipleOf", 0) >= 1:
+            return int(variant["multipleOf"]), 0
+    return 1, 0
+
+
+def length_value(seconds: float, schema: Fields) -> Any:
+    """The offered value that means so many seconds, or else a number, or its text."""
+    labels = offered_values(schema)
+    for label in labels:
+        if in_seconds(label) == seconds:
+            return label
+    if seconds == int(seconds):
+        seconds = int(seconds)
+    if labels:
+        return seconds
+    shown = [schema.get("default"), *as_list(schema.get("examples", []))]
+    has_unit = any(re.fullmatch(rf"{MEASURE} ?s", str(text)) for text in shown)
+    if has_unit and not is_of(seconds, schema):
+        return f"{seconds}s"
+    return adapted(seconds, schema)
+
+
+def in_seconds(label: Any) -> float | None:
+    """5, "5" or "5s" as seconds; None for "auto" and the like."""
+    match = re.fullmatch(rf"({MEASURE}) ?s?", str(label))
+    if match is None:
+        return None
+    return float(match[1])
+
+
+# Values in the type that a field takes
+
+
+def adapted(value: Any, schema: Fields) -> Any:
+    """A value in the type that the schema takes, as it is if none will do: 4 may have to be "4",
+    and one value a list of it.
+    """
+    for candidate in (value, in_other_type(value), [value]):
+        if candidate is not None and is_of(candidate, schema):
+            return candidate
+    return value
+
+
+def in_other_type(value: Any) -> Any:
+    """The number that a text is, or the text of a number."""
+    if isinstance(value, str):
+        try:
+            return read_number(value)
+        except Failure:
+            return None
+    if is_bound(value):
+        return json.dumps(value)
+    return None
+
+
+def is_of(value: Any, schema: Fields) -> bool:
+    """Whether a value is right, and in the very type: "5" is no number here."""
+    for variant in variants(schema):
+        if is_of_type(value, variant) and not violations(value, variant):
+            return True
+    return False
+
+
+def is_of_type(value: Any, schema: Fields) -> bool:
+    """Whether a value has one of the types, without the conversions that pydantic makes."""
+    kinds = type_names(schema)
+    if isinstance(value, str):
+        return not kinds or "string" in kinds
+    return not kinds or any(has_type(value, kind) for kind in kinds)
+
+
+def typed(value: Any, schema: Fields) -> Any:
+    """What --arg says, in the type that the schema takes: text where text is wanted, else JSON."""
+    candidates = readings(value, schema)
+    for candidate in candidates:
+        if is_of(candidate, schema):
+            return candidate
+    for candidate in candidates[1:]:  # what is wrong in it is told in its own type
+        if any(is_of_type(candidate, variant) for variant in variants(schema)):
+            return candidate
+    return value
+
+
+def readings(value: Any, schema: Fields) -> list[Any]:
+    """What a value of --arg may mean, the likeliest first."""
+    found = [value]
+    if isinstance(value, str):
+        found += json_readings(value)
+    elif is_bound(value):
+        found.append(in_other_type(value))
+    for variant in variants(schema):
+        if "array" in type_names(variant):
+            items = variant.get("items", {})
+            found.append([typed(item, items) for item in as_list(value)])
+    return found
+
+
+def json_readings(text: str) -> list[Any]:
+    """What a text is as JSON, and a word as it is written elsewhere."""
+    try:
+        return [read_json(text)]
+    except Failure:
+        words = {"true": True, "false": False, "none": None}
+        return [words[text.lower()]] if text.lower() in words else []
+
+
+# Fitting: from what the flags ask to the arguments of the model
+
+
+class Fit:
+    """The arguments for a model, built up from what the user asked; it knows no model by name.
+
+    `notes` tell what became something else; `problems` are {"field", "message", "type"} each.
+    `extra` is what --extra-json says, which is sent in any case.
+    """
+
+    def __init__(
+        self, schema: Fields, strict: bool = False, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        self.schema = schema
+        self.strict = strict
+        self.extra = extra or {}
+        self.fields: Fields = schema.get("properties", {})
+        self.required: list[str] = schema.get("required", [])
+        self.model_fields = fields_of(schema)
+        self.arguments: Fields = {}
+        self.notes: list[str] = []
+        self.problems: list[Fields] = []
+        self._settled: set[str] = set()
+
+    def free_fields(self) -> list[ModelField]:
+        """The fields that have no value yet; what --arg sets is no flag's any longer."""
+        return [field for field in self.model_fields if field.name not in self.arguments]
+
+    def refuse(self, field: str, message: str, problem_type: str) -> None:
+        self.problems.append({"field": field, "message": message, "type": problem_type})
+
+    def settle(self, *names: str) -> None:
+        """Say no more of these fields: what is wrong with them is told already."""
+        self._settled.update(names)
+
+    def leave_out(self, *flags: str, advice_text: str = "") -> None:
+        """Send nothing that the model has not; fal ignores unknown fields, and bills the job."""
+        for flag in flags:
+            if self.strict:
+                message = f"the model has no such argument{advice_text}"
+                self.refuse(flag, message, "unknown_field")
+        if not self.strict:
+            names = " and ".join(map(flag_name, flags))
+            self.notes.append(f"the model takes no {names}: it is not sent{advice_text}")
+
+    def set_found(self, flag: str, field: ModelField, value: Any) -> None:
+        """Send what a flag asks, and tell if the model's name for it was found by its words."""
+        self.arguments[field.name] = value
+        if field.name not in FLAGS_BY_DEST[flag].names:
+            self.notes.append(f"{flag_name(flag)} becomes {field.name}")
+
+    def set_size(self, field: ModelField, value: Any) -> None:
+        """Send a size, and show the limits that stand in words alone."""
+        self.arguments[field.name] = value
+        limits = size_limits_in_words(field)
+        if limits and not is_listed(value, offered_values(field.schema)):
+            self.notes.append(f"{field.name} has limits: {limits}")
+
+    def violations(self) -> list[Fields]:
+        """What is wrong with the arguments, but for what is told already."""
+        found = []
+        for problem in violations(self.arguments, {**self.schema, "type": "object"}):
+            name = problem["field"].partition(".")[0]
+            if problem["type"] == "missing" and problem["field"] in self.fields:
+                problem["message"] += f": {self.way_to_set(name)}"
+            if name not in self._settled:
+                found.append(problem)
+        return found
+
+    def way_to_set(self, name: str) -> str:
+        """How a field is given on the command line."""
+        flag = flags_by_field(self.schema).get(name)
+        if flag is not None:
+            return flag
+        field = next(field for field in self.model_fields if field.name == name)
+        value = "FILE" if file_kind(field) else "VALUE"
+        return f"--arg {name}={value}"
+
+
+def fit_arguments(asked: Mapping[str, Any], schema: Fields, strict: bool = False) -> Fit:
+    """Arguments, notes and problems for what the flags asked; pure, and the same every time."""
+    simple = dict(asked)
+    extra = simple.pop("extra_json", {})
+    fitted = Fit(schema, strict, extra)
+    fit_own_names(fitted, simple.pop("arg", {}))
+    sizes = {name: simple.pop(name) for name in SIZE_FLAGS if name in simple}
+    fit_pictures(fitted, as_list(simple.pop("image_url", [])))
+    fit_size(fitted, sizes)
+    fit_length(fitted, simple.pop("duration", None))
+    for flag, value in simple.items():
+        fit_simple(fitted, flag, value)
+    add_extra(fitted)
+    add_defaults(fitted)
+    add_empty_prompt(fitted)
+    fitted.problems += fitted.violations()
+    return fitted
+
+
+def fit_own_names(fitted: Fit, values: Mapping[str, Any]) -> None:
+    """What --arg gives under the model's own names, in the types of these."""
+    for name, value in values.items():
+        if name not in fitted.fields:
+            near = did_you_mean(name, fitted.fields)
+            listed = near or f"It has {cut(', '.join(fitted.fields), 1000)}."
+            fitted.refuse(name, f"the model has no such argument. {listed}", "unknown_field")
+            continue
+        schema = fitted.fields[name]
+        fitted.arguments[name] = typed(value, schema)
+    for field in fitted.model_fields:
+        if field.name in values and file_kind_of_items(field):
+            fitted.arguments[field.name] = as_files(fitted.arguments[field.name])
+
+
+def file_kind_of_items(field: ModelField) -> str | None:
+    """What kind of file a field takes, or a list in it."""
+    for variant in variants(field.schema):
+        items = field._replace(schema=variant.get("items", {}))
+        if "array" in type_names(variant) and file_kind(items):
+            return file_kind(items)
+    return file_kind(field)
+
+
+def as_files(value: Any) -> Any:
+    """The paths among the values as files that are to be uploaded."""
+    if isinstance(value, list):
+        return [as_files(item) for item in value]
+    if isinstance(value, str) and not is_remote(value):
+        return LocalFile(local_path(value))
+    return value
+
+
+def fit_simple(fitted: Fit, flag: str, value: Any) -> None:
+    """A value under the name that the model has for it, in the type that it takes."""
+    field = find_field(fitted.model_fields, FLAGS_BY_DEST[flag])
+    if field is None:
+        fitted.leave_out(flag)
+    elif field.name in fitted.arguments:
+        fitted.notes.append(f"{flag_name(flag)} is not sent: --arg has {field.name}")
+    else:
+        fitted.set_found(flag, field, adapted(value, field.schema))
+
+
+def add_extra(fitted: Fit) -> None:
+    """What --extra-json says overrules the flags, and is sent though the model may not know it,
+    unless the model says that it refuses what it does not know.
+    """
+    is_closed = fitted.schema.get("additionalProperties") is False
+    for name in fitted.extra:
+        near = did_you_mean(name, fitted.fields)
+        if name in fitted.arguments:
+            fitted.notes.append(f"{name} is sent as --extra-json has it")
+        elif name not in fitted.fields and is_closed:
+            message = f"the model has no such argument, and refuses others. {near or ''}".strip()
+            fitted.refuse(name, message, "unknown_field")
+        elif name not in fitted.fields:
+            consequence = near or "fal ignores what a model does not know."
+            fitted.notes.append(
+                f"the model has no {name}: it is sent all the same. {consequence}",
+            )
+    fitted.arguments.update(fitted.extra)
+
+
+def add_defaults(fitted: Fit) -> None:
+    """Some models require what they have a default for."""
+    for field in fitted.free_fields():
+        if field.is_required and "default" in field.schema and not file_kind(field):
+            fitted.arguments[field.name] = field.default
+
+
+def add_empty_prompt(fitted: Fit) -> None:
+    """Some models require a prompt and are content with an empty one."""
+    field = find_field(fitted.model_fields, FLAGS_BY_DEST["prompt"])
+    if field is None or not field.is_required or field.name in fitted.arguments:
+        return
+    if fitted.strict or violations("", field.schema):
+        return
+    fitted.arguments[field.name] = ""
+    fitted.notes.append(
+        f"the model requires a {field.name}: an empty one is sent, which the model may refuse"
+    )
+
+
+# By what a size is asked.
+SIZE_FLAGS = ("width", "height", "aspect_ratio", "resolution")
+
+
+def flag_name(dest: str) -> str:
+    """A flag as it is typed."""
+    if dest in FLAGS_BY_DEST:
+        return str(FLAGS_BY_DEST[dest].name)
+    return f"--{dest.replace('_', '-')}"
+
+
+def size_limits_in_words(field: ModelField) -> str:
+    """The description of a size that tells limits which no keyword does; empty if it tells none."""
+    texts = [field.description]
+    for variant in variants(field.schema):
+        for inner in fields_of(variant):
+            texts.append(inner.description)
+    limits = [text for text in texts if re.search(LIMITS_IN_WORDS, text[:MAX_REFERENCE], re.I)]
+    return cut(" ".join(limits), 500)
+
+
+LIMITS_IN_WORDS = (
+    r"\b(multiples? of|divisible by|between|at (least|most)|(no|not) (more|less|larger|smaller)"
+    r"|must (be|not)|max(imum)?|min(imum)?|up to|range|from)\b[^.]{0,80}\d"
+)
+
+
+def flags_by_field(schema: Fields) -> dict[str, str]:
+    """Which flag sets a field of the model, by the field's name, as far as one does."""
+    fields = fields_of(schema)
+    ways: dict[str, str] = {}
+    for flag in FLAGS_BY_DEST.values():
+        field = find_field(fields, flag)
+        if field is not None:
+            ways.setdefault(field.name, flag.name)
+    for picture_field, _ in places_of_pictures(picture_fields(fields), ["first"]):
+        ways[picture_field.name] = "--image-url"
+    for picture_field, _ in places_of_pictures(picture_fields(fields), ["first", "second"]):
+        ways.setdefault(picture_field.name, "--image-url (the second)")
+    canvas = Canvas(fields)
+    for size_field in canvas.fields:
+        flags = ["--width and --height"] if size_field.takes_sides or size_field.is_whole else []
+        if size_field.is_shape or size_field.is_whole or size_field.takes_sides:
+            flags.append("--aspect-ratio")
+        if size_field.is_resolution:
+            flags.append("--resolution")
+        ways.setdefault(size_field.name, ", ".join(flags))
+    for side, field in canvas.sides.items():
+        ways.setdefault(field.name, f"--{side}")
+    frames = find_named(fields, FRAMES_NAMES)
+    if frames is not None and find_field(fields, FLAGS_BY_DEST["duration"]) is None:
+        ways.setdefault(frames.name, "--duration")
+    return ways
 
 
 def schema_text(schema: Fields) -> str:
     """One line a field of a model's input, as it was read."""
-    lines = []
-    for name, field in schema["properties"].items():
-        is_required = name in schema.get("required", [])
-        lines.append(field_line(name, field, is_required))
-    return "\n".join(lines)
+    ways = flags_by_field(schema)
+    return "\n".join(field_line(field, ways) for field in fields_of(schema))
 
 
-def field_line(name: str, field: Fields, is_required: bool) -> str:
-    """name, type, required or default, what is allowed, and a line of description."""
+def field_line(field: ModelField, ways: Mapping[str, str]) -> str:
+    """name, type, required or default, what is allowed, the flag that sets it, and a line of
+    description.
+    """
     kinds: list[str] = []
-    for variant in variants(field):
+    for variant in variants(field.schema):
         kinds += type_names(variant) or ["any"]
-    if is_required:
+    if field.is_required:
         need = "required"
-    elif "default" in field:
-        need = f"default {json.dumps(field['default'])}"
+    elif "default" in field.schema:
+        need = f"default {json.dumps(field.default)}"
     else:
         need = "optional"
-    allowed = ", ".join(json.dumps(value) for value in offered_values(field))
+    allowed = ", ".join(json.dumps(value) for value in offered_values(field.schema))
     return tabbed(
-        name,
+        field.name,
         "|".join(dict.fromkeys(kinds)),
         need,
-        allowed or limits_text(field),
-        field.get("description", ""),
+        allowed or limits_text(field.schema),
+        ways.get(field.name) or f"--arg {field.name}=",
+        field.description,
     )
 
 
@@ -3101,7 +4258,8 @@ class Journal:
         """
         if not self._is_kept:
             return
-        content = json.dumps([endpoint, with_media(digest, job.arguments)], sort_keys=True)
+        arguments = with_media(digest, with_local_files(job.arguments))
+        content = json.dumps([endpoint, arguments], sort_keys=True)
         name = self._name(content)
         facts = self._facts.get(name, {})
         job.state = JobState(facts.get("state", JobState.NEW))
@@ -3232,8 +4390,19 @@ class PartFile:
             copy.rename(path)
 
 
+class LocalFile(str):
+    """The path of a file that an argument names: it is uploaded, whatever the argument's name."""
+
+
 def is_remote(source: str) -> bool:
     return re.match(r"https?://|data:", source, re.I) is not None
+
+
+def local_path(source: str) -> str:
+    """A path, be it written as a file: URL."""
+    if not source.lower().startswith("file://"):
+        return source
+    return urllib.parse.unquote(source[len("file://") :].removeprefix("localhost"))
 
 
 def open_regular_file(path: str) -> IO[bytes]:
@@ -3288,11 +4457,14 @@ def open_bytes(path: str) -> IO[bytes]:
 
 
 class MediaFile(NamedTuple):
-    """A local file as it was when it was opened, once: what was checked is what is sent."""
+    """A local file to be sent: what was checked is what is sent. The digest is that of the file
+    as it is on the disk, of which the content may be a copy that is made for sending.
+    """
 
     content: bytes
     content_type: str
     digest: str
+    name: str
 
 
 # The content types of what was read to its end, by digest: each content is read once.
@@ -3304,9 +4476,89 @@ def open_media_file(path: str) -> MediaFile:
     with open_regular_file(home_path(path)) as file:
         content = file.read()
     digest = hashlib.sha256(content).hexdigest()
-    if digest not in TYPES_READ:
+    is_new = digest not in TYPES_READ
+    if is_new:
         TYPES_READ[digest] = read_to_the_end(path, content)
-    return MediaFile(content, TYPES_READ[digest], digest)
+    content_type = TYPES_READ[digest]
+    name = portable_name(path)
+    copy = copy_for_sending(path, content, content_type, is_new)
+    if copy is not None:
+        content, content_type = copy
+        name = os.path.splitext(name)[0] + str(mimetypes.guess_extension(content_type))
+    return MediaFile(content, content_type, digest, name)
+
+
+# Formats that not every model reads.
+RARE_FORMATS = ("image/heic", "image/bmp", "image/tiff")
+ORIENTATION, GPS = 0x0112, 0x8825  # EXIF's numbers
+UPRIGHT = 1
+
+
+def copy_for_sending(
+    path: str, content: bytes, content_type: str, is_told: bool
+) -> tuple[bytes, str] | None:
+    """A copy of a picture that lies on its side, or tells where it was taken, or that no model
+    may read: upright, without the place, as JPEG. None for what is sent byte for byte.
+    """
+    if not readable_formats(content_type):
+        if is_told and content_type in RARE_FORMATS:
+            say_rare_format(path, content_type)
+        return None
+    with picture(path, io.BytesIO(content)) as image:
+        changes = []
+        if content_type == "image/heic":
+            changes.append("sent as JPEG")
+        if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
+            changes.append("turned upright")
+        if tells_place(image):
+            changes.append("sent without the place where it was taken")
+        if is_told and content_type in RARE_FORMATS and not changes:
+            say_rare_format(path, content_type)
+        if not changes or is_animated(image):
+            return None
+        if is_told:
+            note(f"{path}: {', '.join(changes)}")
+        return upright_copy(image, content_type)
+
+
+def say_rare_format(path: str, content_type: str) -> None:
+    help_text = ""
+    if content_type == "image/heic":
+        help_text = "; with the package pillow-heif it is sent as JPEG"
+    name = content_type.rpartition("/")[2].upper()
+    note(f"{path}: only some models read {name}{help_text}")
+
+
+def tells_place(image: Image.Image) -> bool:
+    """Whether a picture holds the place where it was taken, in EXIF or in XMP."""
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    if isinstance(xmp, str):
+        xmp = xmp.encode()
+    return bool(image.getexif().get_ifd(GPS)) or b"GPSL" in xmp
+
+
+def is_animated(image: Image.Image) -> bool:
+    return getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
+
+
+def upright_copy(image: Image.Image, content_type: str) -> tuple[bytes, str]:
+    """A picture as its EXIF orientation means it, with its colours and without its place."""
+    image_format = str(image.format)
+    keywords: Fields = {"icc_profile": image.info.get("icc_profile")}
+    if image_format in ("MPO", "HEIF"):
+        image_format, content_type = "JPEG", "image/jpeg"
+    upright = ImageOps.exif_transpose(image)
+    if image_format == "JPEG":
+        keywords["quality"] = 95
+        upright = upright.convert("L" if upright.mode == "L" else "RGB")
+    exif = upright.getexif()
+    if GPS in exif:
+        del exif[GPS]
+    for name in ("xmp", "XML:com.adobe.xmp"):
+        upright.info.pop(name, None)
+    buffer = io.BytesIO()
+    upright.save(buffer, image_format, exif=exif.tobytes(), **keywords)
+    return buffer.getvalue(), content_type
 
 
 def read_to_the_end(path: str, content: bytes) -> str:
@@ -3358,6 +4610,9 @@ def is_utf8(content: bytes) -> bool:
 def readable_formats(content_type: str | None) -> list[str]:
     """Pillow's names of the formats of a content type, as far as this Pillow has them."""
     names = PICTURE_FORMATS.get(content_type or "", ())
+    if content_type == "image/heic":
+        with contextlib.suppress(ImportError):  # an extra that users install
+            pillow_heif.register_heif_opener()
     Image.init()
     return [name for name in names if name in Image.OPEN]
 
@@ -3451,8 +4706,7 @@ async def _maybe_upload(source: str, digest: str | None = None) -> str:
     file = open_media_file(source)
     if digest not in (None, file.digest):
         raise usage_error(f"the file has changed since the command began: {source}")
-    name = portable_name(source)
-    return await uploaded(fal_client.upload_async, file.content, file.content_type, name)
+    return await uploaded(fal_client.upload_async, file.content, file.content_type, file.name)
 
 
 def source_key(source: str) -> str:
@@ -3581,6 +4835,8 @@ def children(node: Leaf) -> Iterator[Leaf]:
 
 def is_media_source(name: str, value: Any) -> bool:
     """Whether an argument of that name is a media file to be sent: a path or a URL."""
+    if isinstance(value, LocalFile):
+        return True
     return isinstance(value, str) and value != "" and name.endswith(("_url", "_urls"))
 
 
@@ -3600,6 +4856,33 @@ def with_media(change: Callable[[str], Any], value: Any, name: str = "") -> Any:
     if is_media_source(name, value):
         return change(value)
     return value
+
+
+def with_local_files(asked: Arguments) -> Fields:
+    """What the flags ask, with each value of --arg that is the name of a media file as a file."""
+    marked = dict(asked)
+    if "arg" in marked:
+        marked["arg"] = {name: marked_files(value) for name, value in marked["arg"].items()}
+    return marked
+
+
+def marked_files(value: Any) -> Any:
+    if isinstance(value, list):
+        return [marked_files(item) for item in value]
+    if isinstance(value, str) and is_media_file(value):
+        return LocalFile(local_path(value))
+    return value
+
+
+def is_media_file(source: str) -> bool:
+    """Whether it is the name of a file that starts as media do."""
+    if is_remote(source) or not 0 < len(source) < MAX_REFERENCE:
+        return False
+    try:
+        with open_regular_file(home_path(local_path(source))) as file:
+            return media_type(file.read(HEAD_BYTES)) is not None
+    except (Failure, ValueError):  # no such file; a null character
+        return False
 
 
 class Media(NamedTuple):
@@ -4085,6 +5368,18 @@ async def public_addresses(client: httpx.AsyncClient, url: httpx.URL) -> list[st
     if not has_no_proxy(client, url):
         return []
     return [str(address) for address in addresses]
+
+
+def refuse_local_url(source: str) -> None:
+    """fal fetches what a URL names, and cannot reach this machine or its neighbours."""
+    host = (urllib.parse.urlsplit(source).hostname or "").rstrip(".")
+    literal = literal_address(host)
+    is_reachable = is_public_name(host)
+    if literal is not None:
+        is_reachable = is_public_address(literal)
+    if is_link(source) and not is_reachable:
+        message = f"fal cannot reach {redact(source)[:200]}"
+        raise usage_error(message, "Name the local file itself: it is uploaded.")
 
 
 def refused_url(url: httpx.URL) -> Failure:
@@ -4621,11 +5916,34 @@ async def fetch_schema(model: str) -> ModelSchema:
         if fetched.input_schema is not None:
             store_copy(model, model_row)
             return fetched
-        message = f"fal does not tell what {model} takes"
-        reason = Failure("not_found", message, hint=near_models(model))
+        reason = await unknown_model(model, model_row)
     if copied.input_schema is not None:
         return copied._replace(state="stale")
     return ModelSchema(reason=reason)
+
+
+async def unknown_model(model: str, model_row: Any) -> Failure:
+    """Why there is no schema though fal has answered; what the model may be called instead."""
+    if model_row is not None:
+        return Failure("not_found", f"fal does not tell what {model} takes")
+    message = f"fal's model search does not know {model}"
+    likely = None
+    with contextlib.suppress(Failure, TimeoutError):  # it only helps
+        likely = did_you_mean(model, await likely_endpoints(model))
+    return Failure("not_found", message, hint=likely or search_advice(model))
+
+
+async def likely_endpoints(model: str) -> list[str]:
+    """The endpoints that fal's search finds by the family of one that does not exist."""
+    family = model.split("/")[1]
+    query: Fields = {"q": family, "limit": MODELS_PAGE_SIZE}
+    async with asyncio.timeout(LOOK_UP_TIME), platform(None) as client:
+        response = await client.get(MODELS_URL, params=query)
+        answer = response.raise_for_status().json()
+    model_rows = descend(answer, ["models"])
+    if not isinstance(model_rows, list):
+        return []
+    return [str(descend(model_row, ["endpoint_id"])) for model_row in model_rows]
 
 
 async def look_up(model: str) -> Any:
@@ -4829,20 +6147,23 @@ def model_metadata(model: Fields) -> Fields:
 
 def near_models(text: str) -> str:
     """A hint for an endpoint that does not exist."""
-    last_part = text.rpartition("/")[2] or text
-    search = f"Search fal's models: {command_line('list-models', '--search', last_part)}"
-    near = did_you_mean(text, (*TEXT_TO_IMAGE_MODELS, *IMAGE_TO_VIDEO_MODELS))
+    near = did_you_mean(text, (*TEXT_TO_IMAGE_MODELS, *IMAGE_TO_VIDEO_MODELS), likeness=0.8)
     if near:
-        return f"{near} {search}"
-    return search
+        return f"{near} {search_advice(text)}"
+    return search_advice(text)
 
 
-def did_you_mean(text: str, candidates: Iterable[str]) -> str | None:
+def search_advice(model: str) -> str:
+    last_part = model.rpartition("/")[2] or model
+    return f"Search fal's models: {command_line('list-models', '--search', last_part)}"
+
+
+def did_you_mean(text: str, candidates: Iterable[str], likeness: float = 0.6) -> str | None:
     near = difflib.get_close_matches(
         text[:MAX_LIKENESS],
         [candidate for candidate in candidates if len(candidate) <= MAX_LIKENESS],
         n=3,
-        cutoff=0.6,
+        cutoff=likeness,
     )
     if not near:
         return None
@@ -4871,7 +6192,7 @@ async def fetch_named_prices(
     client: httpx.AsyncClient,
     endpoints: Sequence[str],
 ) -> list[Fields]:
-    """The prices of the endpoints that have an amount, each told once."""
+    """The prices of the endpoints, each told once."""
     query = {"endpoint_id": endpoints}
     prices: dict[str, Fields] = {}
     for price in await fetch_pages(client, PRICES_URL, "prices", query):
@@ -4898,7 +6219,7 @@ class Unit(NamedTuple):
 
 
 COUNTS = (
-    *FLAG_NAMES["num_images"],
+    *FLAGS_BY_DEST["num_images"].names,
     "max_images",
     "num_videos",
     "num_outputs",
@@ -5082,7 +6403,7 @@ def quantity_of(fitted: Fit, unit: Unit) -> float | None:
         return None
     if not unit.is_length:
         return counts
-    lengths = amounts_of(fitted, FLAG_NAMES["duration"])
+    lengths = amounts_of(fitted, FLAGS_BY_DEST["duration"].names)
     if not lengths:
         return None
     return counts * max(lengths) / unit.size
@@ -5220,7 +6541,9 @@ class Order(NamedTuple):
             messages = (f"{row['field']}: {row['message']}" for row in fitted.problems)
             raise Failure("invalid_arguments", "; ".join(messages), details=fitted.problems)
         for source in media_sources(fitted.arguments):
-            if not is_remote(source):
+            if is_remote(source):
+                refuse_local_url(source)
+            else:
                 open_media_file(source)
         return fitted
 
@@ -5235,6 +6558,16 @@ class Order(NamedTuple):
         if schema.unchecked_note is not None:
             unchecked.notes.append(schema.unchecked_note)
         return unchecked
+
+
+def new_order(verb: str, task: Task, asked: Arguments, checks: Arguments) -> Order:
+    """An order of what the flags ask, if they go together."""
+    in_pixels = [name for name in ("width", "height") if name in asked]
+    in_words = [name for name in ("aspect_ratio", "resolution") if name in asked]
+    if in_pixels and in_words:
+        flags = " ".join(map(flag_name, (*in_pixels, *in_words)))
+        raise usage_error(f"a size is said in one way, not by all of {flags}")
+    return Order(verb, task, asked, **checks)
 
 
 def take(values: Fields, flags: Iterable[Flag]) -> Fields:
@@ -5254,7 +6587,7 @@ def generate(
     """Call an operation with what the flags ask of the model, or show what it would send."""
     asked = take(values, task.flags)
     checks = take(values, CHECKS)
-    order = Order(verb, task, asked, **checks)
+    order = new_order(verb, task, asked, checks)
     if dry_run:
         return plan_order(model, order, Options(**values))
     return operation(model, order, **values)
@@ -5681,7 +7014,7 @@ async def run_batch(
     past = PastJobs(**take(values, AGAIN))
     options = Options(**values)
     orders = [
-        Order("batch", task, flags_of_one_job(task, shared, item), **checks) for item in items
+        new_order("batch", task, flags_of_one_job(task, shared, item), checks) for item in items
     ]
     batch = Batch(
         model,
@@ -6032,7 +7365,7 @@ def encode_raw(file: str, *, content_type: str) -> Fields:
     "realtime",
     MODEL,
     ARGUMENTS_JSON,
-    SEED,
+    FLAGS_BY_DEST["seed"],
     EXTRA_JSON,
     ROUNDS,
     PATH,
@@ -7013,7 +8346,7 @@ def command_name(text: str) -> str:
     return text
 
 
-def command_parser(entry: Command) -> Parser:
+def command_parser(entry: Command, argv: Sequence[str] = ()) -> Parser:
     """The flags of one command, in their groups; rows that share a `dest` exclude each other."""
     prog = f"{PROGRAM} {entry.name}"
     parser = Parser(
@@ -7021,7 +8354,10 @@ def command_parser(entry: Command) -> Parser:
         description=entry.help.replace("%", "%%"),
         epilog=f"example:\n  python {prog} {entry.example}".rstrip(),
     )
-    flags = [*entry.flags]
+    given = {word.partition("=")[0] for word in argv}
+    flags = [
+        flag._replace(required=flag.required and flag.unless not in given) for flag in entry.flags
+    ]
     if entry.text:
         flags.append(JSON)
     flags.append(QUIET)
@@ -7060,7 +8396,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, Fields]:
         overview_parser().read(argv[:1])  # --help, --version, or what is wrong
         raise AssertionError(argv)
     entry = COMMANDS[argv[0]]
-    return entry, command_parser(entry).read(argv[1:])
+    return entry, command_parser(entry, argv[1:]).read(argv[1:])
 
 
 def perform(entry: Command, values: Fields) -> None:
