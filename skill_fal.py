@@ -3708,10 +3708,11 @@ def as_it_came(response: httpx.Response) -> Any:
     text = response.text.strip()
     if text.startswith(("{", "[")) and text.endswith(("}", "]")):
         return Raw(response.text)
-    if is_utf8(response.content):
-        return response.text
-    content_type = response.headers.get("content-type", BINARY)
-    return {"content_type": content_type, "content": response.content}
+    try:
+        return response.content.decode()
+    except UnicodeDecodeError:
+        content_type = response.headers.get("content-type", BINARY)
+        return {"content_type": content_type, "content": response.content}
 
 
 async def opened_stream(call: Call, response: httpx.Response) -> httpx.Response:
@@ -3740,7 +3741,7 @@ async def json_events(job: Job, response: httpx.Response) -> AsyncIterator[bytes
     An event of the type `error` is a Failure; no form of it is documented.
     """
     unread = UnreadBytes()
-    content_type = {"content-type": response.headers["content-type"]}
+    content_type = {"content-type": response.headers["content-type"].lower()}
     stream = httpx.Response(200, headers=content_type, content=unread.of(response))
     stream.encoding = "utf-8-sig"  # event streams are UTF-8, perhaps with a mark
     words, broken = "", ""
@@ -4571,9 +4572,9 @@ def read_to_the_end(path: str, content: bytes) -> str:
     if readable_formats(content_type):
         with picture(path, io.BytesIO(content)) as image:
             image.load()
-        if is_text_at_length(behind_the_end(content_type, content)):
+        if is_mostly_text(behind_the_end(content_type, content), at_least=8):
             raise usage_error(f"text stands behind the picture: {path}")
-    elif is_text_at_length(content[HEAD_BYTES:]):
+    elif is_mostly_text(content[HEAD_BYTES:]):
         raise usage_error(f"not a media file, but text behind the start of one: {path}")
     return content_type
 
@@ -4586,14 +4587,14 @@ def behind_the_end(content_type: str, content: bytes) -> bytes:
     if content_type == "image/webp":
         return content[int.from_bytes(content[4:8], "little") + 8 :]
     if content_type == "image/bmp":
-        return content[int.from_bytes(content[2:6], "little") :]
+        return content[int.from_bytes(content[2:6], "little") or len(content) :]
     return b""
 
 
-def is_text_at_length(content: bytes) -> bool:
-    """Whether nearly all of it is text, zeros and such aside, and more than a word."""
+def is_mostly_text(content: bytes, at_least: int = 1) -> bool:
+    """Whether nearly all of it is text, zeros and such aside, of so many bytes at least."""
     rest = content.replace(b"\0", b"").replace(b"\xff", b"").strip()
-    if len(rest) < 8:
+    if len(rest) < at_least:
         return False
     return is_utf8(rest) or len(rest.translate(None, delete=TEXT_BYTES)) * 20 < len(rest)
 

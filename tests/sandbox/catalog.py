@@ -94,6 +94,13 @@ fal-ai/bytedance/omnihuman/v1.5|Omnihuman V1.5
 fal-ai/ai-avatar/single-text|MultiTalk Avatar
 """
 
+IMAGE_TO_IMAGE = """
+fal-ai/nano-banana/edit|Nano Banana (edit)
+"""
+TEXT_TO_VIDEO = """
+fal-ai/kling-video/v2.5-turbo/pro/text-to-video|Kling V2.5 Turbo Pro
+"""
+
 DEPRECATED = {
     "fal-ai/flux-pro",
     "fal-ai/flux-pro/new",
@@ -204,6 +211,10 @@ def _known_models() -> Iterator[Model]:
         # No image-to-video model is known to stream [?]; one does here, to try the command on.
         streams = endpoint_id == "fal-ai/minimax-video/image-to-video"
         yield Model(endpoint_id, title, "image-to-video", endpoint_id in DEPRECATED, streams)
+    for endpoint_id, title in _rows(IMAGE_TO_IMAGE):
+        yield Model(endpoint_id, title, "image-to-image")
+    for endpoint_id, title in _rows(TEXT_TO_VIDEO):
+        yield Model(endpoint_id, title, "text-to-video")
 
 
 def _rows(table: str) -> Iterator[tuple[str, str]]:

@@ -233,6 +233,24 @@ _NANO_BANANA_2 = Interface(
     Component({"images": IMAGES, "description": text("About them.")}, ("images", "description")),
 )
 
+_NANO_BANANA_EDIT = Interface(
+    "NanoBananaEdit",
+    Component(
+        {
+            "prompt": text("How to change the pictures.", minLength=3, maxLength=50000),
+            "image_urls": array("The pictures to change.", text("A URL or a data URI.")),
+            "num_images": NUM_IMAGES,
+            "aspect_ratio": nullable(
+                choice("The picture's shape.", *_NANO_BANANA_RATIOS.split()[:11], default="auto")
+            ),
+            "output_format": choice("The file type.", "jpeg", "png", "webp", default="png"),
+            "sync_mode": SYNC_MODE,
+        },
+        ("prompt", "image_urls"),
+    ),
+    Component({"images": IMAGES, "description": text("About them.")}, ("images", "description")),
+)
+
 _FOOOCUS = Interface(
     "Fooocus",
     Component(
@@ -280,6 +298,21 @@ def _kling_2(name: str, **further: Schema) -> Interface:
     }
     return Interface(name, Component(takes, ("prompt", "image_url")), GIVES_VIDEO)
 
+
+_KLING_TEXT_TO_VIDEO = Interface(
+    "KlingVideoV25TurboProTextToVideo",
+    Component(
+        {
+            "prompt": text("What should happen.", maxLength=2500),
+            "duration": choice("Seconds, as text.", "5", "10", default="5"),
+            "aspect_ratio": choice("The frame's shape.", "16:9", "9:16", "1:1", default="16:9"),
+            "negative_prompt": _KLING_NEGATIVE_PROMPT,
+            "cfg_scale": _CFG_SCALE,
+        },
+        ("prompt",),
+    ),
+    GIVES_VIDEO,
+)
 
 _KLING_3_PRO = Interface(
     "KlingVideoV3ProImageToVideo",
@@ -405,6 +438,8 @@ INTERFACES = {
     "fal-ai/flux/dev": _flux("FluxDev", whole("How many steps.", 1, 50, 28)),
     "fal-ai/flux/schnell": _flux("FluxSchnell", whole("How many steps.", 1, 12, 4)),
     "fal-ai/nano-banana-2": _NANO_BANANA_2,
+    "fal-ai/nano-banana/edit": _NANO_BANANA_EDIT,
+    "fal-ai/kling-video/v2.5-turbo/pro/text-to-video": _KLING_TEXT_TO_VIDEO,
     "fal-ai/fooocus": _FOOOCUS,
     "fal-ai/kling-video/v2/master/image-to-video": _kling_2("KlingVideoV2MasterImageToVideo"),
     "fal-ai/kling-video/v2.5-turbo/pro/image-to-video": _kling_2(
