@@ -294,7 +294,6 @@ def test_what_cannot_be_read_is_printed_as_it_came(
 TEXTS: dict[str, tuple[str, str]] = {
     "a URL": ("text/plain", "https://v3.fal.media/files/b/a.png"),
     "words": ("text/plain; charset=utf-8", "Ein Kätzchen\nund noch eins"),
-    "a page": ("text/html", "<h1>A cat</h1>"),
     "a document": ("image/svg+xml", '<svg xmlns="http://www.w3.org/2000/svg"/>'),
     "words that are called JSON": ("application/json", "A cat"),
     "half of some JSON": ("application/json", '{"images": [{"url": "https://v3.fal'),
