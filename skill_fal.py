@@ -1041,6 +1041,7 @@ def read_file_or_stdin(path: str) -> str:
 def read_picture(source: str) -> str:
     """An http(s) URL, a data URI, or a local picture, which is uploaded when it is needed."""
     if is_remote(source):
+        refuse_local_url(source)
         return source
     path = read_local_file(local_path(source))
     with open_regular_file(path) as file:
@@ -2076,10 +2077,9 @@ def find_field(fields: Sequence[ModelField], flag: Flag) -> ModelField | None:
     """The field that a flag sets: of the names that models use for it, the first; or else the
     only field, or the only required one, whose words and type say so.
     """
-    by_name = {field.name: field for field in fields}
-    for name in flag.names:
-        if name in by_name:
-            return by_name[name]
+    named = find_named(fields, flag.names)
+    if named is not None:
+        return named
     likely = [field for field in fields if suits(field, flag)]
     required = [field for field in likely if field.is_required]
     if len(required or likely) != 1:
@@ -2098,8 +2098,8 @@ def suits(field: ModelField, flag: Flag) -> bool:
 
 # What a file is, by a word of its field's name or description.
 FILE_KINDS = {
-    "image": r"images?|imgs?|photos?|pictures?|(key)?frames?|portraits?|selfie|screenshot|thumbnail"
-    r"|masks?",
+    "image": r"images?|imgs?|gifs?|photos?|pictures?|(key)?frames?|portraits?|selfie|screenshot"
+    r"|thumbnail|masks?",
     "video": r"videos?|clips?|movie|footage",
     "audio": r"audios?|song|music|voiceover|speech",
     "other": r"loras?|models?|weights|checkpoint|embeddings?|vae|zip|archive|webhook|callback|page"
@@ -2155,7 +2155,7 @@ def kind_by_examples(schema: Fields) -> str | None:
 
 # Pictures: which field takes those that --image-url gives
 
-FIRST_WORDS = r"start|first|begin(ning)?|initial|opening|head"
+FIRST_WORDS = r"start|first|begin(ning)?|initial|opening"
 LAST_WORDS = r"end|last|tail|final|ending|closing"
 # Of names that say no more than that it is the picture to start from.
 PLAIN_WORDS = (
@@ -2208,6 +2208,12 @@ class PictureField(NamedTuple):
     def is_last_frame(self) -> bool:
         is_frame = self.consists_of(PLAIN_WORDS, LAST_WORDS) and self.has(LAST_WORDS)
         return is_frame and not self.is_list
+
+    @property
+    def is_second(self) -> bool:
+        """Whether it is another picture that is like the first."""
+        is_like = self.consists_of(PLAIN_WORDS, FURTHER_WORDS) and not self.is_list
+        return is_like and (self.is_required or self.has(FURTHER_WORDS))
 
     def value(self, sources: Sequence[str]) -> Any:
         """The pictures as the field takes them."""
@@ -2280,7 +2286,7 @@ def fit_pictures(fitted: Fit, sources: list[str]) -> None:
             message = f"takes {room} image(s), not {len(sources)}"
             fitted.refuse(picture_field.name, message, "too_long")
         else:
-            fitted.arguments[picture_field.name] = picture_field.value(placed)
+            fitted.arguments[picture_field.name] = picture_field.value(as_files(placed))
 
 
 def is_beside_other_files(fitted: Fit, picture_field: PictureField) -> bool:
@@ -2312,19 +2318,21 @@ def main_picture(pictures: Sequence[PictureField], count: int) -> PictureField |
     """The field of the first picture. What is required goes before what is not, and what has a
     plain name before a frame; several that need a choice are left to the user.
     """
-    required = [one for one in pictures if one.is_required]
-    plain = [one for one in required or pictures if one.is_plain]
-    singles = [one for one in plain if not one.is_list]
-    lists = [one for one in plain if one.is_list]
+    required = [candidate for candidate in pictures if candidate.is_required]
+    plain = [candidate for candidate in required or pictures if candidate.is_plain]
+    singles = [candidate for candidate in plain if not candidate.is_list]
+    lists = [candidate for candidate in plain if candidate.is_list]
     if len(required) == 1:
         return required[0]
     if required:
         return first_of(singles, lists)
-    unframed = [one for one in singles if not one.is_first_frame]
-    has_end = any(one.is_last_frame for one in pictures)
+    unframed = [candidate for candidate in singles if not candidate.is_first_frame]
+    has_end = any(candidate.is_last_frame for candidate in pictures)
     if count > 1 and not (count == 2 and has_end):
         return first_of(lists, singles)
-    alone = [one for one in pictures if len(pictures) == 1 and not one.has(MASK_WORDS)]
+    alone = [
+        candidate for candidate in pictures if len(pictures) == 1 and not candidate.has(MASK_WORDS)
+    ]
     return first_of(unframed, lists, singles, alone)
 
 
@@ -2333,10 +2341,7 @@ def further_pictures(others: Sequence[PictureField], count: int) -> list[Picture
     frames = [other for other in others if other.is_last_frame and count == 2]
     lists = [other for other in others if other.is_list and other.is_plain]
     required = [other for other in lists if other.is_required]
-    ordinals = [
-        other for other in others if other.consists_of(PLAIN_WORDS, FURTHER_WORDS) and count == 2
-    ]
-    seconds = [other for other in ordinals if other.is_required or other.has(FURTHER_WORDS)]
+    seconds = [other for other in others if other.is_second and count == 2]
     return [*frames, *required, *lists, *seconds]
 
 
@@ -2350,7 +2355,8 @@ def first_of(*choices: Sequence[PictureField]) -> PictureField | None:
 def no_place_message(fitted: Fit, pictures: Sequence[PictureField]) -> str:
     """Which of the model's own names takes a picture, or what it starts from instead."""
     if pictures:
-        ways = " or ".join(f"--arg {one.name}=FILE" for one in pictures[:MAX_NAMED])
+        names = [picture_field.name for picture_field in pictures[:MAX_NAMED]]
+        ways = " or ".join(f"--arg {name}=FILE" for name in names)
         return f"the model's pictures have other names: {ways}"
     files = [field for field in fitted.free_fields() if field.is_required and file_kind(field)]
     if files:
@@ -2675,14 +2681,19 @@ class Canvas:
     @property
     def default(self) -> Extent:
         """The model's own size, as far as its defaults tell."""
-        extents = [size_field.default for size_field in self.fields]
-        defaults = [as_number(field.default) for field in self.sides.values()]
-        if len(defaults) == 2 and all(defaults):
-            width, height = (as_number(self.sides[side].default) for side in ("width", "height"))
-            extents.append(extent_of_sides(int(width or 1), int(height or 1)))
-        ratios = [extent.ratio for extent in extents if extent.ratio]
-        pixels = [extent.pixels for extent in extents if extent.pixels]
-        return Extent(ratio=next(iter(ratios), None), pixels=next(iter(pixels), ()))
+        whole = Extent()
+        for extent in (*(size_field.default for size_field in self.fields), self._default_sides()):
+            whole = completed(whole, extent)
+        return whole
+
+    def _default_sides(self) -> Extent:
+        sides = []
+        for name in ("width", "height"):
+            if name in self.sides:
+                sides.append(int(as_number(self.sides[name].default) or 0))
+        if len(sides) < 2 or min(sides) <= 0:
+            return Extent()
+        return extent_of_sides(*sides)
 
 
 def fit_sides(fitted: Fit, canvas: Canvas, sizes: Arguments) -> None:
@@ -2908,8 +2919,12 @@ def counts_frames(field: ModelField) -> bool:
 
 
 def find_named(fields: Sequence[ModelField], names: Iterable[str]) -> ModelField | None:
+    """The field of the first of the names that the model has."""
     by_name = {field.name: field for field in fields}
-    return next((by_name[name] for name in names if name in by_name), None)
+    for name in names:
+        if name in by_name:
+            return by_name[name]
+    return None
 
 
 def fit_frames(fitted: Fit, frames: ModelField, seconds: float) -> None:
