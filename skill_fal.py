@@ -22,6 +22,8 @@ Exit status: 0 done · 1 fal refused, or the job failed · 2 bad usage, nothing 
 
 The key is read from the environment: FAL_KEY, or FAL_KEY_ID and FAL_KEY_SECRET.
 
+*-t2i takes any model that starts from words, *-i2v any that starts from a picture.
+
 The map of this file. Each section is opened by a ruled comment. Tables and pure things come
 first, the wire in the middle, the commands after what they call. Output and failures serve all.
 
@@ -509,6 +511,7 @@ class Task(NamedTuple):
     models: Mapping[str, str]  # titles by endpoint
     flags: tuple[Flag, ...]
     build: Callable[..., Fields]
+    about: str  # which models it takes
     varied: str  # the argument that a batch has many of
     many: tuple[Flag, ...]  # alternatives, each of which gives a list
     example: str
@@ -1473,6 +1476,8 @@ T2I = Task(
     models=TEXT_TO_IMAGE_MODELS,
     flags=TEXT_TO_IMAGE,
     build=_build_t2i_arguments,
+    about="t2i takes any model that starts from words, be it for pictures or clips; a picture to"
+    " edit goes with --image-url.",
     varied="prompt",
     many=(
         argument_flag(
@@ -1498,6 +1503,7 @@ I2V = Task(
     models=IMAGE_TO_VIDEO_MODELS,
     flags=IMAGE_TO_VIDEO,
     build=_build_i2v_arguments,
+    about="i2v takes any model that starts from a picture, be it for clips or pictures.",
     varied="image_url",
     many=(
         argument_flag(
@@ -3334,13 +3340,25 @@ def schema_text(schema: Fields) -> str:
     return "\n".join(field_line(field, ways) for field in fields_of(schema))
 
 
+def kinds_in_words(schema: Fields) -> list[str]:
+    """The types that a schema allows, of a list with what is in it, of an object with its names."""
+    kinds = []
+    for kind in type_names(schema) or ["any"]:
+        if kind == "array" and schema.get("items"):
+            kind = f"array of {' or '.join(kinds_in_words(schema['items']))}"
+        if kind == "object" and schema.get("properties"):
+            kind = f"object of {', '.join(schema['properties'])}"
+        kinds.append(kind)
+    return kinds
+
+
 def field_line(field: ModelField, ways: Mapping[str, str]) -> str:
     """name, type, required or default, what is allowed, the flag that sets it, and a line of
     description.
     """
     kinds: list[str] = []
     for variant in variants(field.schema):
-        kinds += type_names(variant) or ["any"]
+        kinds += kinds_in_words(variant)
     if field.is_required:
         need = "required"
     elif "default" in field.schema:
@@ -7106,7 +7124,7 @@ def generation(verb: str, *flags: Flag, example: str = "") -> Callable[[Operatio
     def register(operation: Operation) -> Operation:
         for task in (T2I, I2V):
             operation_on_task = functools.partial(generate, verb, operation, task)
-            operation_on_task.__doc__ = operation.__doc__
+            operation_on_task.__doc__ = f"{(operation.__doc__ or '').strip()}\n\n{task.about}"
             add = command(
                 f"{verb}-{task.suffix}",
                 MODEL,
