@@ -1476,8 +1476,8 @@ T2I = Task(
     models=TEXT_TO_IMAGE_MODELS,
     flags=TEXT_TO_IMAGE,
     build=_build_t2i_arguments,
-    about="t2i takes any model that starts from words, be it for pictures or clips; a picture to"
-    " edit goes with --image-url.",
+    about="t2i takes any model that starts from words, be it for pictures or for clips; pictures\n"
+    "to edit go with --image-url.",
     varied="prompt",
     many=(
         argument_flag(
