@@ -2117,6 +2117,7 @@ FILE_EXTENSIONS = {
     "audio": r"\.(mp3|wav|m4a|ogg|flac|aac)\b",
     "other": r"\.(zip|tar|safetensors|ckpt|pt|bin|json|ttf)\b",
 }
+COUNT_WORDS = r"num(ber)?|n|max|min|count|total"
 # The last word of the name of a field that takes a URL, whatever of.
 URL_WORDS = r"ur[li]s?|files?|source|src|links?"
 
@@ -2127,6 +2128,8 @@ def file_kind(field: ModelField) -> str | None:
     if not is_free or not field.words:
         return None
     named = kind_by_words(reversed(field.words))  # the last word counts: model_image is an image
+    if any(re.fullmatch(COUNT_WORDS, word) for word in field.words):
+        return None
     is_noun = kind_by_words(field.words[-1:]) in ("image", "video", "audio")
     if not is_noun and not re.fullmatch(URL_WORDS, field.words[-1]):
         return None
@@ -3714,6 +3717,8 @@ class PaidOnce:
         if call.submits:
             learn_request_id(call.job, response, is_whole=True)
             refuse_urls_of_others(call.job, response)
+        elif response.is_success and not call.is_look and is_cut_off(response):
+            call.job.unprinted = [response.text]
         elif response.is_success and not call.is_look and is_unreadable(response):
             call.job.set_aside(as_it_came(response))
             response = httpx.Response(response.status_code, json={}, request=call.request)
@@ -3732,6 +3737,13 @@ def is_unreadable(response: httpx.Response) -> bool:
     if is_page or not response.content.strip():
         return False
     return nests_deeply(response.text) or json_of(response) is None
+
+
+def is_cut_off(response: httpx.Response) -> bool:
+    """Whether an answer is the start of some JSON: no whole response, but paid for."""
+    text = response.text.strip()
+    is_json_start = text.startswith(("{", "[", '"')) and not text.endswith(("}", "]"))
+    return is_json_start and json_of(response) is None
 
 
 def as_it_came(response: httpx.Response) -> Any:

@@ -231,7 +231,7 @@ def test_the_closest_of_many_long_choices(
     "width", ["1" * 400_000, "1." * 200_000, "1 " * 200_000], ids=["digits", "fractions", "blanks"]
 )
 def test_sizes_that_are_long(fal: Sandbox, measured: Measured, width: str) -> None:
-    labels = [f"{width}x{width}", f"{width}:{width}", f"{width}p", "16:9"]
+    labels = [f"{width}x{width}", f"{width}:{width}", f"{width}p", "16:9", "9:16", "1:1"]
     fields = {"aspect_ratio": {"enum": labels}, "resolution": {"enum": labels}}
     fal.on("GET", "api.fal.ai", "/v1/models", fal.always(takes(fields)))
     size = ("--width", "1600", "--height", "900")

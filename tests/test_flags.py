@@ -15,7 +15,7 @@ from sandbox import Sandbox
 
 FLUX = ("--model", "fal-ai/flux/dev")
 SUBMIT = ("submit-t2i", *FLUX, "--prompt", "A cat")
-ROWS_START = "\nTEXT_TO_IMAGE = (\n"
+ROWS_START = "\nMODEL_FLAGS = (\n"
 
 
 class Row(NamedTuple):
@@ -118,6 +118,6 @@ def test_a_file_of_jobs_takes_it(row: Row, run: Callable[..., Outcome], tmp_path
 
 
 def test_the_help_shows_it(row: Row, run: Callable[..., Outcome]) -> None:
-    for command in ("submit-t2i", "subscribe-t2i", "run-t2i", "stream-t2i", "batch-t2i"):
+    for command in ("submit-t2i", "subscribe-i2v", "run-t2i", "stream-i2v", "batch-t2i"):
         assert f"\n  {row.argv[0]}" in run(command, "--help").stdout
-    assert row.argv[0] not in run("submit-i2v", "--help").stdout
+    assert row.argv[0] not in run("result", "--help").stdout

@@ -85,7 +85,7 @@ def test_every_command_with_a_model_looks_at_it(fal: Sandbox, cli: Cli, command:
 
 
 def test_a_near_miss_of_an_endpoint_is_named(fal: Sandbox, cli: Cli) -> None:
-    done = cli("submit-t2i", "--model", "flux/dev?", "--prompt", "A cat")
+    done = cli("submit-t2i", "--model", "fal-ai/flux/dev?", "--prompt", "A cat")
     assert "fal-ai/flux/dev" in assert_refused(done, fal)["hint"]
 
 
@@ -423,7 +423,7 @@ def test_output_without_a_name(fal: Sandbox, cli: Cli) -> None:
         ((*SUBMIT, "--sede", "1"), "--seed"),
         ((*SUBMIT, "--pripority", "low"), "--priority"),
         ((*SUBMIT, "surplus"), ""),
-        ((*SUBMIT, "--image-url", "https://example.com/a.png"), ""),
+        ((*SUBMIT, "--image-urls", "https://example.com/a.png"), "--image-url"),
         (("list-t2i", "--model", "fal-ai/flux/dev"), ""),
         (("list-t2i", "surplus"), ""),
     ],

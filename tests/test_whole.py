@@ -296,6 +296,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "words": ("text/plain; charset=utf-8", "Ein Kätzchen\nund noch eins"),
     "a document": ("image/svg+xml", '<svg xmlns="http://www.w3.org/2000/svg"/>'),
     "words that are called JSON": ("application/json", "A cat"),
+}
+
+
+HALVES = {
     "half of some JSON": ("application/json", '{"images": [{"url": "https://v3.fal'),
     "nearly all of some JSON": ("application/json", '{"images": [], "seed": 1'),
     "a text in JSON that has no end": ("application/json", '"A ca'),
@@ -318,6 +322,18 @@ def test_a_text_that_is_paid_for_is_printed(
     pictured = ("--image-url", "https://example.com/a.png") if "i2v" in command else ()
     done = cli(command, "--model", FLUX, "--prompt", "A cat", "--no-schema", *pictured)
     assert (done.status, done.json) == (0, text), done.stderr
+
+
+@pytest.mark.parametrize(("content_type", "text"), HALVES.values(), ids=HALVES)
+@pytest.mark.parametrize("command", ["run-t2i", "run-i2v", "subscribe-t2i"])
+def test_half_an_answer_is_printed_and_is_none(
+    fal: Sandbox, cli: Cli, command: str, content_type: str, text: str
+) -> None:
+    no_json(fal, content_type, text.encode())
+    pictured = ("--image-url", "https://example.com/a.png") if "i2v" in command else ()
+    done = cli(command, "--model", FLUX, "--prompt", "A cat", "--no-schema", *pictured)
+    assert (done.status, done.json) == (1, text), done.stderr
+    assert done.error["type"] == "unexpected_answer"
 
 
 @pytest.mark.parametrize("case", ["a URL", "half of some JSON"])
