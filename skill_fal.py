@@ -1216,7 +1216,7 @@ MODEL_FLAGS = (
         "how many images",
         read_positive_int,
         like=r"(num(ber_of)?|n|max|total)_(images|outputs|results|samples|generations|variations"
-        r"|pictures|videos)|batch_size|(image|output|result)_count|series_amount",
+        r"|pictures|videos)|n|batch_size|(image|output|result)_count|series_amount",
     ),
     argument_flag(
         "--seed N",
@@ -1818,9 +1818,13 @@ def violations(value: Any, schema: Fields, field: str = "") -> list[Fields]:
     """What fal's pydantic would find wrong with a value: {"field", "message", "type"} each."""
     if value is None and schema.get("nullable"):
         return []
-    if subschemas(schema):
+    choices = [part for part in subschemas(schema) if type_names(part) != ["null"]]
+    are_lists = bool(choices) and all(literals(part) for part in choices)
+    if subschemas(schema) and not (are_lists and value is not None):
         return violations_of_nearest(value, subschemas(schema), field)
     listed = literals(schema)
+    if are_lists:
+        listed = offered_values(schema)
     if listed and not is_listed(value, listed):
         message = choice_message(value, listed)
         return [value_problem(field, value, message, "literal_error")]
@@ -1972,7 +1976,10 @@ def property_count(value: Any) -> int | None:
 
 def is_multiple(number: float, divisor: float) -> bool:
     """As far as floats can tell: 0.3 is a multiple of 0.1."""
-    quotient = number / divisor
+    try:
+        quotient = number / divisor
+    except OverflowError:
+        return True
     return not math.isfinite(quotient) or math.isclose(
         quotient, round(quotient), rel_tol=1e-9, abs_tol=1e-9
     )
@@ -2099,7 +2106,17 @@ def suits(field: ModelField, flag: Flag) -> bool:
         return False
     if not flag.is_text:
         return field.takes("integer", "number", "string")
-    return not offered_values(field.schema) and field.takes("string", "array")
+    return not offered_values(field.schema) and takes_text(field)
+
+
+def takes_text(field: ModelField) -> bool:
+    """Whether a field takes a text, or a list of texts."""
+    for variant in variants(field.schema):
+        items = variant.get("items", {})
+        is_list = "array" in type_names(variant) and "string" in (type_names(items) or ["string"])
+        if takes_free_text(variant) or (is_list and "properties" not in items):
+            return True
+    return False
 
 
 # What a file is, by a word of its field's name or description.
@@ -2141,8 +2158,10 @@ def file_kind(field: ModelField) -> str | None:
 
 def takes_free_text(schema: Fields) -> bool:
     """Whether any text will do, as a URL must be."""
-    kinds = [kind for kind in type_names(schema) if kind != "null"]
-    return not literals(schema) and kinds in ([], ["string"])
+    kinds = {*type_names(schema)}
+    if not kinds:
+        return not literals(schema) and not {"properties", "items"} & schema.keys()
+    return not literals(schema) and "string" in kinds <= {"string", "null"}
 
 
 def kind_by_words(words: Iterable[str]) -> str | None:
@@ -2185,6 +2204,7 @@ class PictureField(NamedTuple):
     field: ModelField
     is_list: bool
     key: str | None = None  # of the URL in an object
+    takes_one: bool = False  # beside a list, just one
 
     @property
     def name(self) -> str:
@@ -2229,7 +2249,7 @@ class PictureField(NamedTuple):
         items: list[Any] = list(sources)
         if self.key is not None:
             items = [{self.key: source} for source in sources]
-        if self.is_list:
+        if self.is_list and not (self.takes_one and len(items) == 1):
             return items
         return items[0]
 
@@ -2245,19 +2265,20 @@ def picture_fields(fields: Iterable[ModelField]) -> list[PictureField]:
 
 def as_picture_field(field: ModelField) -> PictureField | None:
     """How a field takes pictures; None if it takes none, or more than just their URLs."""
-    if file_kind(field) == "image":
-        return PictureField(field, is_list=False)
+    takes_one = file_kind(field) == "image"
     for variant in variants(field.schema):
         takes_list = "array" in type_names(variant)
         item = field._replace(schema=variant)
         if takes_list:
             item = field._replace(schema=variant.get("items", {}))
         if takes_list and file_kind(item) == "image":
-            return PictureField(field, takes_list)
+            return PictureField(field, takes_list, takes_one=takes_one)
         key = picture_key(item)
         is_meant = field.is_required or kind_by_words(field.words) == "image"
         if key is not None and is_meant:
             return PictureField(field, takes_list, key)
+    if takes_one:
+        return PictureField(field, is_list=False)
     return None
 
 
@@ -2268,7 +2289,8 @@ def picture_key(field: ModelField) -> str | None:
     keys = []
     for inner in fields_of(field.schema):
         whole_name = inner._replace(name=f"{field.name}_{inner.name}")
-        if file_kind(whole_name) == "image" and re.fullmatch(PLAIN_WORDS, inner.words[-1]):
+        is_plain = bool(inner.words) and re.fullmatch(PLAIN_WORDS, inner.words[-1])
+        if is_plain and file_kind(whole_name) == "image":
             keys.append(inner.name)
         elif inner.is_required and "default" not in inner.schema:
             return None
@@ -2285,17 +2307,31 @@ def fit_pictures(fitted: Fit, sources: list[str]) -> None:
     places = places_of_pictures(pictures, sources)
     if places and is_beside_other_files(fitted, places[0][0]):
         places = []
-    if not places:
+    room = sum(len(placed) for _, placed in places)
+    if room < len(sources):
         fitted.settle(*(picture_field.name for picture_field in pictures))
-        fitted.refuse("image_url", no_place_message(fitted, pictures), "no_image")
-    room = sum(1 for picture_field, _ in places)
+        refuse_pictures(fitted, pictures, places, len(sources))
+        return
     for picture_field, placed in places:
-        if len(placed) > 1 and not picture_field.is_list:
-            fitted.settle(picture_field.name)
-            message = f"takes {room} image(s), not {len(sources)}"
-            fitted.refuse(picture_field.name, message, "too_long")
-        else:
-            fitted.arguments[picture_field.name] = picture_field.value(as_files(placed))
+        fitted.arguments[picture_field.name] = picture_field.value(as_files(placed))
+
+
+def refuse_pictures(
+    fitted: Fit,
+    pictures: Sequence[PictureField],
+    places: Sequence[tuple[PictureField, list[str]]],
+    count: int,
+) -> None:
+    """Say where pictures go that no field takes for --image-url."""
+    if not places:
+        fitted.refuse("image_url", no_place_message(fitted, pictures), "no_image")
+        return
+    taken = [picture_field.name for picture_field, _ in places]
+    others = [picture_field for picture_field in pictures if picture_field.name not in taken]
+    message = f"takes {len(taken)} image(s), not {count}"
+    if others:
+        message += f"; others go with {ways_to_set_pictures(others)}"
+    fitted.refuse(taken[0], message, "too_long")
 
 
 def is_beside_other_files(fitted: Fit, picture_field: PictureField) -> bool:
@@ -2311,16 +2347,25 @@ def is_beside_other_files(fitted: Fit, picture_field: PictureField) -> bool:
 def places_of_pictures(
     pictures: Sequence[PictureField], sources: list[str]
 ) -> list[tuple[PictureField, list[str]]]:
-    """Which fields take which pictures; none if it is not clear which field is meant."""
+    """Which fields take which pictures, as many as there is room for; none if it is not clear
+    which field is meant.
+    """
     chief = main_picture(pictures, len(sources))
     if chief is None:
         return []
-    if chief.is_list or len(sources) == 1:
+    if chief.is_list:
         return [(chief, sources)]
     others = [other for other in pictures if other != chief]
-    for other in further_pictures(others, len(sources)):
-        return [(chief, sources[:1]), (other, sources[1:])]
-    return [(chief, sources)]
+    rest = list_of_the_rest(others, len(sources))
+    if rest is not None:
+        return [(chief, sources[:1]), (rest, sources[1:])]
+    singles = [other for other in others if other.is_last_frame]
+    if not singles:
+        singles = [other for other in others if other.is_second]
+    places = []
+    for picture_field, source in zip([chief, *singles], sources, strict=False):
+        places.append((picture_field, [source]))
+    return places
 
 
 def main_picture(pictures: Sequence[PictureField], count: int) -> PictureField | None:
@@ -2345,13 +2390,13 @@ def main_picture(pictures: Sequence[PictureField], count: int) -> PictureField |
     return first_of(unframed, lists, singles, alone)
 
 
-def further_pictures(others: Sequence[PictureField], count: int) -> list[PictureField]:
-    """The fields that take what comes after the first picture, the likeliest first."""
-    frames = [other for other in others if other.is_last_frame and count == 2]
+def list_of_the_rest(others: Sequence[PictureField], count: int) -> PictureField | None:
+    """The list that takes all pictures but the first; none if two of them are a clip's frames."""
+    if count == 1 or (count == 2 and any(other.is_last_frame for other in others)):
+        return None
     lists = [other for other in others if other.is_list and other.is_plain]
     required = [other for other in lists if other.is_required]
-    seconds = [other for other in others if other.is_second and count == 2]
-    return [*frames, *required, *lists, *seconds]
+    return first_of(required, lists)
 
 
 def first_of(*choices: Sequence[PictureField]) -> PictureField | None:
@@ -2364,14 +2409,41 @@ def first_of(*choices: Sequence[PictureField]) -> PictureField | None:
 def no_place_message(fitted: Fit, pictures: Sequence[PictureField]) -> str:
     """Which of the model's own names takes a picture, or what it starts from instead."""
     if pictures:
-        names = [picture_field.name for picture_field in pictures[:MAX_NAMED]]
-        ways = " or ".join(f"--arg {name}=FILE" for name in names)
-        return f"the model's pictures have other names: {ways}"
+        return f"the model's pictures have other names: {ways_to_set_pictures(pictures)}"
+    for field in fitted.free_fields():
+        example = example_with_picture(field)
+        if example is not None:
+            return f"the model takes images in --arg {field.name}='{json.dumps(example)}' alone"
     files = [field for field in fitted.free_fields() if field.is_required and file_kind(field)]
     if files:
         ways = " and ".join(f"--arg {field.name}=FILE" for field in files[:MAX_NAMED])
         return f"the model takes no image, but {ways}"
     return "the model takes no image"
+
+
+def ways_to_set_pictures(pictures: Sequence[PictureField]) -> str:
+    names = [picture_field.name for picture_field in pictures[:MAX_NAMED]]
+    return " or ".join(f"--arg {name}=FILE" for name in names)
+
+
+def example_with_picture(field: ModelField) -> Any:
+    """What a field takes that holds pictures among other things; None if it holds none."""
+    for variant in variants(field.schema):
+        items = variant.get("items", {})
+        if "array" in type_names(variant) and items:
+            example = example_with_picture(field._replace(schema=items))
+            if example is not None:
+                return [example]
+        example = {}
+        has_picture = False
+        for inner in fields_of(variant):
+            is_picture = file_kind(inner._replace(name=f"{field.name}_{inner.name}")) == "image"
+            if is_picture or (inner.is_required and "default" not in inner.schema):
+                example[inner.name] = "FILE" if is_picture else "VALUE"
+            has_picture = has_picture or is_picture
+        if has_picture:
+            return example
+    return None
 
 
 # Sizes: what a label says, and which fields say a size
@@ -2423,66 +2495,86 @@ SHAPES = {  # of names that say no more
     "horizontal": 16 / 9,
     "widescreen": 16 / 9,
 }
+RESOLUTIONS = {"sd": "480p", "hd": "720p", "fhd": "1080p", "qhd": "1440p", "uhd": "4k"}
+USUAL_RATIOS = "21:9 2:1 16:9 3:2 4:3 5:4 1:1 4:5 3:4 2:3 9:16 9:21"
+USUAL_SHORT_SIDES = (360, 480, 540, 576, 720, 768, 1080, 1440, 2160)
 MEGA = 1024**2  # pixels of what models call 1K, or 1 MP
 USUAL_PIXELS = float(MEGA)  # of a size of which only the shape is told
-SIZE_STEP = 16  # pixels; most models round to a multiple of 8 or 16
+SHORT_NUMBER = r"\d{1,2}(?:\.\d{1,2})?"  # of a ratio; what is longer is pixels
 
 
 def extent_of_sides(width: int, height: int) -> Extent:
-    return Extent(width / height, (float(width * height),), (width, height))
+    pixels = float(width * height)
+    return Extent(width / height, (pixels,), (width, height))
 
 
-def extent_of(label: Any) -> Extent | None:
-    """What a label says of a size: "16:9", "1024x768", "landscape_4_3", "720p", "2K", "1MP"."""
-    text = str(label).strip().lower().replace("\u00d7", "x")[:60]
-    if text in PRESETS:
+def extent_of(label: Any, is_shape: bool = False) -> Extent | None:
+    """What a label says of a size: "16:9", "1024x768", "landscape_4_3", "720p", "2K", "1MP".
+
+    Where it is known to be a shape, 16x9 is one, too.
+    """
+    text = str(label)[:60].strip().lower().replace("\u00d7", "x")
+    text = RESOLUTIONS.get(text, text)
+    if text in PRESETS and not is_shape:
         return extent_of_sides(*PRESETS[text])
-    return extent_in_words(text) or extent_in_pixels(text)
-
-
-def extent_in_words(text: str) -> Extent | None:
-    """A shape that is told by a ratio, or by a word and a ratio."""
-    if text in SHAPES:
-        return Extent(SHAPES[text])
-    match = re.fullmatch(rf"(?:(portrait|landscape)_)?({MEASURE}) ?[:_/] ?({MEASURE})", text)
-    if match is None or not (float(match[2]) and float(match[3])):
-        return None
-    ratio = float(match[2]) / float(match[3])
-    if match[1] == "portrait":
-        ratio = min(ratio, 1 / ratio)
-    if match[1] == "landscape":
-        ratio = max(ratio, 1 / ratio)
-    return Extent(ratio)
+    return extent_in_pixels(text) or extent_in_words(text, is_shape)
 
 
 def extent_in_pixels(text: str) -> Extent | None:
     """Sides, a short side, or a number of pixels, wherever in the label they stand."""
-    match = re.search(r"(?<!\d)(\d{2,5}) ?[x*] ?(\d{2,5})(?!\d)", text)
+    match = re.search(r"(?<!\d)(\d{3,5}) ?[x*:] ?(\d{3,5})(?!\d)", text)
     if match and int(match[1]) and int(match[2]):
         return extent_of_sides(int(match[1]), int(match[2]))
     match = re.search(rf"(?<![\d.])({MEASURE}) ?(p|k|mp|megapixels?)(?![a-z\d])", text)
     if match is None or not float(match[1]):
         return None
-    quantity, unit = float(match[1]), match[2]
-    if unit == "p":  # the short side, of a frame or of a square
+    return extent_of_resolution(float(match[1]), match[2])
+
+
+def extent_of_resolution(quantity: float, unit: str) -> Extent:
+    """720p is the short side, of a frame or of a square; 2K the side of a square, or a frame."""
+    square = quantity**2 * MEGA
+    if unit == "p":
         return Extent(pixels=(quantity**2 * 16 / 9,), short_side=quantity)
     if unit == "k" and quantity >= 4:  # 3840x2160 is 4K, and 4096x4096 too
-        return Extent(pixels=(quantity**2 * MEGA, quantity**2 * 960 * 540))
+        return Extent(pixels=(square, quantity**2 * 960 * 540))
     if unit == "k":
-        return Extent(pixels=(quantity**2 * MEGA,))
+        return Extent(pixels=(square,))
     return Extent(pixels=(quantity * MEGA,))
+
+
+def extent_in_words(text: str, is_shape: bool) -> Extent | None:
+    """A shape that is told by a ratio, a word, or a word and a ratio."""
+    if text in SHAPES:
+        return Extent(SHAPES[text])
+    is_named = text.startswith(("portrait", "landscape", "square"))
+    between = "[:/]"
+    if is_shape or is_named:
+        between = "[:/x_-]"
+    pattern = rf"(?<![\d.])({SHORT_NUMBER}) ?{between} ?({SHORT_NUMBER})(?![\d.])"
+    match = re.search(pattern, text)
+    if match is None or not (float(match[1]) and float(match[2])):
+        return None
+    ratio = float(match[1]) / float(match[2])
+    if text.startswith("portrait"):
+        ratio = min(ratio, 1 / ratio)
+    if text.startswith("landscape"):
+        ratio = max(ratio, 1 / ratio)
+    return Extent(ratio)
 
 
 class SizeField(NamedTuple):
     """A field that says a size, or a part of one.
 
-    `labels` are what it offers; `key` is that of the object that holds the label; `text` is how
+    `labels` are what it offers; `sides` are the schemas of a width and a height, which it takes
+    as an object or as a list; `key` is that of the object that holds the label; `text` is how
     free text says it.
     """
 
     field: ModelField
     labels: list[tuple[Any, Extent]]
-    takes_sides: bool = False
+    sides: tuple[Fields, Fields] | None = None
+    takes_list: bool = False
     key: str | None = None
     text: str | None = None
 
@@ -2525,7 +2617,13 @@ class SizeField(NamedTuple):
             return {self.key: label}
         return label
 
+    def value_of_sides(self, sides: Mapping[str, int]) -> Any:
+        if self.takes_list:
+            return list(sides.values())
+        return dict(sides)
 
+
+# What text says a size where any text goes: a shape, pixels, or a resolution.
 RATIO_TEXT = "16:9"
 SIDES_TEXT = "1024x768"
 RESOLUTION_TEXT = "720p"
@@ -2535,54 +2633,68 @@ OTHER_SIZES = (
     r"|upscale|processing|operating|max|min|original|face|dwpose|texture"
 )
 SIZE_WORDS = r"sizes?|resolution|dimensions?|aspect|ratio|shape|format|canvas|orientation"
+OUTPUT_WORDS = r"width|height|image|video|output|target"
 
 
 def as_size_field(field: ModelField) -> SizeField | None:
     """How a field says a size, told by what it takes; None if it says none."""
     if any(re.fullmatch(OTHER_SIZES, word) for word in field.words):
         return None
-    labels = []
-    takes_sides = False
-    key = None
+    size_field = SizeField(field, labels=[])
     for variant in variants(field.schema):
         properties = variant.get("properties", {})
-        takes_sides = takes_sides or {"width", "height"} <= properties.keys()
         offered = literals(variant)
-        for name, inner in properties.items():
-            if len(properties) == 1 and size_labels(field, offered_values(inner)):
-                key = name
-                offered = offered_values(inner)
-        labels += size_labels(field, offered)
-    if all(str(label).lower() in SHAPES for label, _ in labels) and not names_a_size(field):
-        labels = []
-    text = None
-    if not labels and not takes_sides:
-        text = size_text(field)
-    if not (labels or takes_sides or text):
+        if {"width", "height"} <= properties.keys():
+            size_field = size_field._replace(sides=(properties["width"], properties["height"]))
+        elif is_pair_of_sides(field, variant):
+            items = variant["items"]
+            size_field = size_field._replace(sides=(items, items), takes_list=True)
+        elif len(properties) == 1:
+            ((key, inner),) = properties.items()
+            offered = offered_values(inner)
+            if size_labels(field, offered):
+                size_field = size_field._replace(key=key)
+        size_field = size_field._replace(
+            labels=[*size_field.labels, *size_labels(field, offered)],
+        )
+    if not size_field.labels and size_field.sides is None:
+        size_field = size_field._replace(text=size_text(field))
+    if not (size_field.labels or size_field.sides or size_field.text):
         return None
-    return SizeField(field, labels, takes_sides, key, text)
+    return size_field
+
+
+def is_pair_of_sides(field: ModelField, variant: Fields) -> bool:
+    """Whether a list is [width, height]."""
+    items = variant.get("items", {})
+    is_list = "array" in type_names(variant) and bool({"integer", "number"} & {*type_names(items)})
+    has_two = variant.get("minItems") == variant.get("maxItems") == 2
+    is_described = re.search(r"\bwidth\b.{0,20}\bheight\b", field.description, re.I) is not None
+    return is_list and names_a_size(field) and (has_two or is_described)
 
 
 def size_labels(field: ModelField, offered: Iterable[Any]) -> list[tuple[Any, Extent]]:
     """The offered values that are sizes, as far as most of them are."""
+    is_shape = "ratio" in field.words
     values = [value for value in offered if value is not None]
     labels = []
     for value in values:
-        extent = extent_of(value)
+        extent = extent_of(value, is_shape)
         if extent is None and is_short_side(field, value):
             extent = extent_of(f"{value}p")
         if extent is not None:
             labels.append((value, extent))
     others = [value for value in values if "auto" not in str(value).lower()]
-    if 2 * len(labels) < len(others):
+    are_words = all(str(label).lower() in SHAPES for label, _ in labels)
+    if 2 * len(labels) < len(others) or (are_words and not names_a_size(field)):
         return []
     return labels
 
 
 def is_short_side(field: ModelField, value: Any) -> bool:
     """Whether a bare number such as 512 is a resolution."""
-    names_size = "resolution" in field.words or "size" in field.words
-    return names_size and re.fullmatch(r"\d{3,4}", str(value)) is not None
+    names_side = "resolution" in field.words or "size" in field.words
+    return names_side and re.fullmatch(r"\d{3,4}", str(value)) is not None
 
 
 def names_a_size(field: ModelField) -> bool:
@@ -2609,35 +2721,16 @@ def size_text(field: ModelField) -> str | None:
     return None
 
 
-OUTPUT_WORDS = ("image", "video", "output", "target")
-
-
 def side_fields(fields: Sequence[ModelField]) -> dict[str, ModelField]:
     """The numbers that models take as `width` and `height`, by these."""
     sides: dict[str, ModelField] = {}
     for field in fields:
-        other_words = [word for word in field.words if word not in ("width", "height")]
-        is_number = field.takes("integer", "number")
-        if is_number and all(
-            word in ("image", "video", "output", "target") for word in other_words
-        ):
+        is_output = all(re.fullmatch(OUTPUT_WORDS, word) for word in field.words)
+        if is_output and field.takes("integer", "number"):
             for side in ("width", "height"):
                 if side in field.words:
                     sides.setdefault(side, field)
     return sides
-
-
-def fit_size(fitted: Fit, sizes: Arguments) -> None:
-    """Width and height, or a shape and a resolution, as the model says sizes: in numbers, by
-    names, or by a shape and a resolution.
-    """
-    if not sizes:
-        return
-    canvas = Canvas(fitted.free_fields())
-    if "width" in sizes or "height" in sizes:
-        fit_sides(fitted, canvas, sizes)
-    else:
-        fit_shape(fitted, canvas, sizes)
 
 
 def names_of_flags() -> set[str]:
@@ -2650,8 +2743,11 @@ class Canvas:
     """All that a model has to say a size with; the fields with the shortest names go first."""
 
     def __init__(self, fields: Sequence[ModelField]) -> None:
-        found = [as_size_field(field) for field in fields if field.name not in names_of_flags()]
-        self.fields = [size_field for size_field in found if size_field is not None]
+        self.fields: list[SizeField] = []
+        for field in fields:
+            size_field = as_size_field(field)
+            if size_field is not None and field.name not in names_of_flags():
+                self.fields.append(size_field)
         self.fields.sort(key=lambda size_field: len(size_field.field.words))
         self.sides = side_fields(fields)
 
@@ -2659,9 +2755,9 @@ class Canvas:
         return next(filter(has, self.fields), None)
 
     @property
-    def object(self) -> SizeField | None:
-        """The field that takes an object with a width and a height."""
-        return self.first(lambda size_field: size_field.takes_sides)
+    def in_pixels(self) -> SizeField | None:
+        """The field that takes a width and a height."""
+        return self.first(lambda size_field: size_field.sides is not None)
 
     @property
     def whole(self) -> SizeField | None:
@@ -2676,16 +2772,13 @@ class Canvas:
         return self.first(lambda size_field: size_field.is_resolution)
 
     @property
-    def labelled(self) -> list[SizeField]:
-        """The field whose labels say all, or those that say the shape and the pixels."""
-        if self.whole is not None:
-            return [self.whole]
-        parts = (self.shape, self.resolution)
-        return [size_field for size_field in parts if size_field is not None]
-
-    @property
-    def takes_pixels(self) -> bool:
-        return self.object is not None or len(self.sides) == 2
+    def limits(self) -> tuple[Fields, Fields] | None:
+        """The schemas of a width and a height, if the model takes these."""
+        if self.in_pixels is not None:
+            return self.in_pixels.sides
+        if len(self.sides) == 2:
+            return self.sides["width"].schema, self.sides["height"].schema
+        return None
 
     @property
     def default(self) -> Extent:
@@ -2705,23 +2798,41 @@ class Canvas:
         return extent_of_sides(*sides)
 
 
-def fit_sides(fitted: Fit, canvas: Canvas, sizes: Arguments) -> None:
+def completed(wish: Extent, default: Extent) -> Extent:
+    """A wish with the model's own shape or number of pixels for what it leaves open."""
+    return wish._replace(ratio=wish.ratio or default.ratio, pixels=wish.pixels or default.pixels)
+
+
+def fit_size(fitted: Fit, sizes: Arguments) -> None:
+    """Width and height, or a shape and a resolution, as the model says sizes: in numbers, by
+    names, or by a shape and a resolution.
+    """
+    canvas = Canvas(fitted.free_fields())
+    sides = {name: sizes[name] for name in ("width", "height") if name in sizes}
+    words = {name: sizes[name] for name in ("aspect_ratio", "resolution") if name in sizes}
+    if sides:
+        fit_sides(fitted, canvas, sides)
+    if words:
+        fit_words(fitted, canvas, words)
+
+
+def fit_sides(fitted: Fit, canvas: Canvas, sides: Mapping[str, int]) -> None:
     """Pixels as they are where the model takes pixels, or else what is nearest of its labels."""
-    shown = " ".join(f"--{side} {pixels}" for side, pixels in sizes.items())
-    if canvas.object is not None:
-        fitted.set_size(canvas.object.field, dict(sizes))
-        if len(sizes) == 1:
+    shown = " ".join(f"--{side} {pixels}" for side, pixels in sides.items())
+    size_field = canvas.in_pixels
+    if size_field is not None and not (size_field.takes_list and len(sides) == 1):
+        fitted.set_size(size_field.field, size_field.value_of_sides(sides))
+        if len(sides) == 1:
             fitted.notes.append(f"{shown}: the other side is the model's default")
     elif canvas.sides:
-        for side, pixels in sizes.items():
+        for side, pixels in sides.items():
             fit_side(fitted, canvas, side, pixels)
     elif not canvas.fields:
-        fitted.leave_out(*sizes)
-    elif len(sizes) == 1:
+        fitted.leave_out(*sides)
+    elif len(sides) == 1:
         fitted.refuse("size", "the model takes shapes: give both --width and --height", "missing")
     else:
-        wish = extent_of_sides(sizes["width"], sizes["height"])
-        fit_nearest(fitted, canvas.labelled, wish, shown)
+        fit_sides_to_labels(fitted, canvas, sides, shown)
 
 
 def fit_side(fitted: Fit, canvas: Canvas, side: str, pixels: int) -> None:
@@ -2731,12 +2842,23 @@ def fit_side(fitted: Fit, canvas: Canvas, side: str, pixels: int) -> None:
         fitted.leave_out(side)
 
 
-def fit_shape(fitted: Fit, canvas: Canvas, sizes: Arguments) -> None:
+def fit_sides_to_labels(fitted: Fit, canvas: Canvas, sides: Mapping[str, int], shown: str) -> None:
+    """A label for all of it, or one for the shape and one for the pixels."""
+    wish = extent_of_sides(sides["width"], sides["height"])
+    targets = [canvas.shape, canvas.resolution]
+    if canvas.whole is not None:
+        targets = [canvas.whole]
+    fit_nearest(fitted, targets, wish, shown)
+    if canvas.whole is None and canvas.shape is None:
+        fitted.notes.append(f"{shown}: the shape is not sent, the model takes none")
+
+
+def fit_words(fitted: Fit, canvas: Canvas, words: Mapping[str, str]) -> None:
     """A shape and a resolution in the model's own words, or as the pixels that they come to."""
     wish = Extent()
-    asked_texts = []
-    for name, text in sizes.items():
-        extent = extent_of(text) or Extent()
+    understood = {}
+    for name, text in words.items():
+        extent = extent_of(text, is_shape=name == "aspect_ratio") or Extent()
         if name == "aspect_ratio" and extent.ratio:
             wish = wish._replace(ratio=extent.ratio)
         elif name == "resolution" and extent.pixels:
@@ -2746,18 +2868,23 @@ def fit_shape(fitted: Fit, canvas: Canvas, sizes: Arguments) -> None:
         else:
             fitted.refuse(name, no_such_size_message(canvas, text), "literal_error")
             return
-        asked_texts.append(f"{flag_name(name)} {text}")
-    if asked_texts:
-        fit_wish(fitted, canvas, wish, " ".join(asked_texts))
+        understood[name] = text
+    if understood:
+        fit_wish(fitted, canvas, wish, understood)
 
 
 def fit_own_word(fitted: Fit, canvas: Canvas, name: str, text: str) -> bool:
-    """Send what the model itself calls so, such as `auto`; returns whether it does."""
+    """Send what the model itself calls so, such as `auto`, or any text where any goes; returns
+    whether it does.
+    """
     for size_field in canvas.fields:
         is_meant = size_field.is_resolution
         if name == "aspect_ratio":
             is_meant = size_field.is_shape or size_field.is_whole
-        for label in offered_values(size_field.field.schema):
+        labels = offered_values(size_field.field.schema)
+        if size_field.text in (RATIO_TEXT, RESOLUTION_TEXT):
+            labels = [text]
+        for label in labels:
             if is_meant and str(label).lower() == text.lower():
                 fitted.set_size(size_field.field, size_field.value(label))
                 return True
@@ -2765,113 +2892,158 @@ def fit_own_word(fitted: Fit, canvas: Canvas, name: str, text: str) -> bool:
 
 
 def no_such_size_message(canvas: Canvas, text: str) -> str:
-    offered = [str(label) for size_field in canvas.fields for label, _ in size_field.labels]
+    offered = []
+    for size_field in canvas.fields:
+        offered += [str(label) for label, _ in size_field.labels]
     if not offered:
         return f"{text} is no size"
     return f"{text} is none of {cut(', '.join(offered), 1000)}"
 
 
-def fit_wish(fitted: Fit, canvas: Canvas, wish: Extent, shown: str) -> None:
+def fit_wish(fitted: Fit, canvas: Canvas, wish: Extent, words: Mapping[str, str]) -> None:
     """What --aspect-ratio and --resolution ask: by a label for each, in pixels, or by a label
     that says both.
     """
-    parts = []
-    if wish.ratio:
-        parts.append(canvas.shape)
-    if wish.pixels:
-        parts.append(canvas.resolution)
+    parts = {"aspect_ratio": canvas.shape, "resolution": canvas.resolution}
+    targets = [parts[name] for name in words]
+    shown = flags_in_words(words)
     whole = canvas.whole
-    all_told = completed(wish, canvas.default)
-    if None not in parts:
-        pass
-    elif whole is not None and (has_label_of_shape(whole, wish) or not canvas.takes_pixels):
-        parts = [whole]
-        wish = all_told
-    elif canvas.takes_pixels:
-        fit_pixels(fitted, canvas, all_told, shown)
-        return
+    told = completed(wish, canvas.default)
+    if None not in targets:
+        fit_nearest(fitted, targets, wish, shown, words)
+    elif whole is not None and (has_label_of_shape(whole, wish) or canvas.limits is None):
+        fit_nearest(fitted, [whole], told, shown, words)
+    elif canvas.limits is not None:
+        fit_pixels(fitted, canvas, told, shown)
     else:
-        leave_out_of_size(fitted, canvas, wish)
-    fit_nearest(fitted, [part for part in parts if part is not None], wish, shown)
+        for name in words:
+            if parts[name] is None:
+                fitted.leave_out(name)
+        served = {name: text for name, text in words.items() if parts[name] is not None}
+        fit_nearest(fitted, targets, wish, flags_in_words(served), served)
 
 
-def leave_out_of_size(fitted: Fit, canvas: Canvas, wish: Extent) -> None:
-    if wish.ratio and canvas.shape is None:
-        fitted.leave_out("aspect_ratio")
-    if wish.pixels and canvas.resolution is None:
-        fitted.leave_out("resolution")
+def flags_in_words(words: Mapping[str, Any]) -> str:
+    return " ".join(f"{flag_name(name)} {text}" for name, text in words.items())
 
 
 def has_label_of_shape(size_field: SizeField, wish: Extent) -> bool:
     """Whether there is a label of the shape that is wanted, where only a shape is."""
     if wish.pixels or not wish.ratio:
         return False
-    return any(wish.shape_distance(extent) < 0.01 for _, extent in size_field.labels)
-
-
-def completed(wish: Extent, default: Extent) -> Extent:
-    """A wish with the model's own shape or number of pixels for what it leaves open."""
-    return wish._replace(ratio=wish.ratio or default.ratio, pixels=wish.pixels or default.pixels)
+    shapes = [extent for _, extent in size_field.labels if extent.ratio]
+    return any(wish.shape_distance(extent) < 0.01 for extent in shapes)
 
 
 def fit_pixels(fitted: Fit, canvas: Canvas, wish: Extent, shown: str) -> None:
     """The width and the height that a shape and a number of pixels come to."""
-    width, height = sides_of(wish)
-    if canvas.object is not None:
-        fitted.set_size(canvas.object.field, {"width": width, "height": height})
+    if wish.ratio is None and wish.short_side is None:
+        fitted.leave_out("resolution", advice_text="; give --aspect-ratio, too")
+        return
+    assert canvas.limits
+    width, height = sides_within(wish, *canvas.limits)
+    sides = {"width": width, "height": height}
+    if canvas.in_pixels is not None:
+        fitted.set_size(canvas.in_pixels.field, canvas.in_pixels.value_of_sides(sides))
     else:
-        fit_side(fitted, canvas, "width", width)
-        fit_side(fitted, canvas, "height", height)
+        for side, pixels in sides.items():
+            fit_side(fitted, canvas, side, pixels)
     fitted.notes.append(f"{shown} becomes {width}x{height}")
 
 
-def sides_of(wish: Extent) -> tuple[int, int]:
-    """Width and height in pixels, in steps that models take."""
+def sides_of(wish: Extent) -> tuple[float, float]:
+    """Width and height in pixels; a frame of so many lines is 16:9 if nobody says otherwise."""
     ratio = wish.ratio or 1.0
-    if wish.short_side:
-        sides = (wish.short_side * max(ratio, 1.0), wish.short_side * max(1 / ratio, 1.0))
-        step = 8
-    else:
-        pixels = (*wish.pixels, USUAL_PIXELS)[0]
-        sides = (math.sqrt(pixels * ratio), math.sqrt(pixels / ratio))
-        step = 16
-    width, height = (max(round(side / step), 1) * step for side in sides)
+    short_side = wish.short_side
+    if short_side and wish.ratio is None:
+        ratio = 16 / 9
+    is_frame = abs(math.log(max(ratio, 1 / ratio) * 9 / 16)) < 0.01
+    if is_frame and len(wish.pixels) > 1:  # 4K
+        short_side = math.sqrt(wish.pixels[1] * 9 / 16)
+    if short_side:
+        return short_side * max(ratio, 1.0), short_side * max(1 / ratio, 1.0)
+    pixels = (*wish.pixels, USUAL_PIXELS)[0]
+    return math.sqrt(pixels * ratio), math.sqrt(pixels / ratio)
+
+
+def sides_within(wish: Extent, *schemas: Fields) -> tuple[int, int]:
+    """The sides in whole steps, of the same shape as far as the limits let them; never more
+    pixels than were asked for.
+    """
+    sides = sides_of(wish)
+    scale = 1.0
+    for side, schema in zip(sides, schemas, strict=True):
+        lowest, highest = range_of(schema)
+        scale = max(scale, lowest / side)
+        scale = min(scale, highest / side)
+    width, height = (
+        whole_side(side * scale, schema) for side, schema in zip(sides, schemas, strict=True)
+    )
     return width, height
 
 
-def fit_nearest(fitted: Fit, targets: Sequence[SizeField], wish: Extent, shown: str) -> None:
-    """The nearest label of each field; whatever becomes other words is told."""
-    typed_words = shown.lower().split()
+def range_of(schema: Fields) -> tuple[float, float]:
+    """The least and the most that a number may be; 0 and infinity where nothing is said."""
+    lowest, highest = 0.0, math.inf
+    for variant in variants(schema):
+        lowest = max(lowest, variant.get("minimum", 0.0))
+        highest = min(highest, variant.get("maximum", math.inf))
+    return lowest, highest
+
+
+def whole_side(side: float, schema: Fields) -> int:
+    """A side in steps of the schema's or of 8 pixels, not above it; or the nearest offered one."""
+    offered = [as_number(value) for value in offered_values(schema)]
+    numbers = [number for number in offered if number is not None]
+    if numbers:
+        return int(min(numbers, key=lambda number: abs(number - side)))
+    step = 8
+    for variant in variants(schema):
+        if variant.get("multipleOf", 0) > 1:
+            step = math.ceil(variant["multipleOf"])
+    return max(int(side / step + 1e-6), 1) * step
+
+
+def fit_nearest(
+    fitted: Fit,
+    targets: Sequence[SizeField | None],
+    wish: Extent,
+    shown: str,
+    words: Mapping[str, str] | None = None,
+) -> None:
+    """The nearest label of each field; whatever becomes other words than the user's is told."""
     labels = {}
+    own_words = [text.lower() for text in (words or {}).values()]
     for size_field in targets:
-        label = nearest_label(size_field, wish, typed_words)
+        if size_field is None:
+            continue
+        label = nearest_label(size_field, wish, own_words)
         if label is None:
-            fitted.notes.append(
-                f"{shown}: {size_field.name} offers nothing of that shape: its default applies"
-            )
+            fitted.notes.append(f"{shown}: {size_field.name} has no such size and keeps its own")
         else:
             fitted.set_size(size_field.field, size_field.value(label))
             labels[size_field.name] = label
-    if not {str(label).lower() for label in labels.values()} <= set(typed_words):
+    if not all(str(label).lower() in own_words for label in labels.values()):
         became = " and ".join(f"{name} {label}" for name, label in labels.items())
         fitted.notes.append(f"{shown} becomes {became}")
 
 
-def nearest_label(size_field: SizeField, wish: Extent, typed_words: Sequence[str]) -> Any:
+def nearest_label(size_field: SizeField, wish: Extent, own_words: Sequence[str]) -> Any:
     """The label that is nearest in shape, a tie by orientation, then in pixels. Where no label
     lies as the wish does: `auto`, or None if the default is to be left.
     """
     if size_field.text is not None:
-        return size_in_words(size_field.text, wish)
+        return size_in_words(size_field.text, wish, own_words)
+    told = [pair for pair in size_field.labels if bool(pair[1].ratio) == bool(wish.ratio)]
     candidates = []
-    for label, extent in size_field.labels:
+    for label, extent in told or size_field.labels:
         is_turned = extent.orientation not in (0, wish.orientation)
         if not (is_turned and wish.ratio):
             distance = (
                 wish.shape_distance(extent),
-                extent.orientation != wish.orientation,
+                wish.ratio is not None and extent.orientation != wish.orientation,
                 wish.pixel_distance(extent),
-                str(label).lower() not in typed_words,
+                str(label).lower() not in own_words,
             )
             candidates.append((distance, label))
     if candidates:
@@ -2880,15 +3052,32 @@ def nearest_label(size_field: SizeField, wish: Extent, typed_words: Sequence[str
     return next(iter(autos), None)
 
 
-def size_in_words(text: str, wish: Extent) -> str | None:
+def size_in_words(text: str, wish: Extent, own_words: Sequence[str]) -> str | None:
     """A size for a field that takes any text; None if the text cannot tell what is wanted."""
     if text == RESOLUTION_TEXT:
-        return f"{wish.short_side:g}p" if wish.short_side else None
+        return resolution_in_words(wish, own_words)
     if text == SIDES_TEXT:
-        width, height = wish.sides or sides_of(wish)
+        width, height = wish.sides or sides_within(wish, {}, {})
         return f"{width}x{height}"
-    ratio = fractions.Fraction(wish.ratio or 1.0).limit_denominator(100)
-    return f"{ratio.numerator}:{ratio.denominator}"
+    for word in own_words:
+        if re.fullmatch(rf"{MEASURE}:{MEASURE}", word):
+            return word
+    ratio = wish.ratio or 1.0
+    for usual in USUAL_RATIOS.split():
+        extent = extent_of(usual) or Extent()
+        if Extent(ratio).shape_distance(extent) < 0.02:
+            return usual
+    fraction = fractions.Fraction(ratio).limit_denominator(100)
+    return f"{fraction.numerator}:{fraction.denominator}"
+
+
+def resolution_in_words(wish: Extent, own_words: Sequence[str]) -> str | None:
+    for word in own_words:
+        if (extent_of(word) or Extent()).pixels:
+            return word
+    if wish.sides and min(wish.sides) in USUAL_SHORT_SIDES:
+        return f"{min(wish.sides)}p"
+    return None
 
 
 # Lengths: seconds, or frames at a rate
@@ -2910,7 +3099,9 @@ def fit_length(fitted: Fit, seconds: float | None) -> None:
         return
     field = find_field(fitted.free_fields(), FLAGS_BY_DEST["duration"])
     frames = find_named(fitted.free_fields(), FRAMES_NAMES)
-    if field is not None and counts_frames(field):
+    if frames is not None and not frames.takes("integer", "number", "string"):
+        frames = None
+    if field is not None and counts_frames(fitted, field):
         fit_frames(fitted, field, seconds)
     elif field is not None:
         amount = seconds * 1000 if "ms" in field.words else seconds
@@ -2921,10 +3112,15 @@ def fit_length(fitted: Fit, seconds: float | None) -> None:
         fitted.leave_out("duration")
 
 
-def counts_frames(field: ModelField) -> bool:
-    """Whether a length is one in frames, as its description says."""
+def counts_frames(fitted: Fit, field: ModelField) -> bool:
+    """Whether a length is one in frames, as its description or a large default beside a rate
+    tells.
+    """
     description = field.description[:MAX_REFERENCE].lower()
-    return "frame" in description and "second" not in description
+    if "second" in description:
+        return False
+    has_rate = find_named(fitted.model_fields, RATE_NAMES) is not None
+    return "frame" in description or (has_rate and (as_number(field.default) or 0) >= 60)
 
 
 def find_named(fields: Sequence[ModelField], names: Iterable[str]) -> ModelField | None:
@@ -2944,6 +3140,13 @@ def fit_frames(fitted: Fit, frames: ModelField, seconds: float) -> None:
         fitted.leave_out("duration", advice_text=way.rstrip())
         return
     number = nearest_number(round(seconds * rate), frames)
+    lowest, highest = range_of(frames.schema)
+    if not lowest <= number <= highest:
+        fitted.settle(frames.name)
+        message = f"{seconds:g} s are {number} frames: it takes {limits_text(frames.schema)}"
+        longest = f", {lowest / rate:.3g} to {highest / rate:.3g} s at {rate:g} a second"
+        fitted.refuse(frames.name, message + longest, "duration")
+        return
     fitted.arguments[frames.name] = adapted(number, frames.schema)
     fitted.notes.append(
         f"--duration {seconds:g} becomes {frames.name} {number}: {number / rate:.3g} s at"
@@ -2959,7 +3162,8 @@ def frame_rate(fitted: Fit, frames: ModelField) -> float | None:
         rate = as_number(sent.get(rate_field.name, rate_field.default))
         if rate is not None and 0 < rate < 1000:
             return rate
-    match = re.search(r"(\d{1,3}) ?(?:fps|frames per second)", frames.description[:MAX_REFERENCE])
+    description = frames.description[:MAX_REFERENCE].lower()
+    match = re.search(r"(\d{1,3}) ?(?:fps|frames (?:per|a) second)", description)
     if match is None or not int(match[1]):
         return None
     return float(match[1])
@@ -3018,7 +3222,7 @@ def length_value(seconds: float, schema: Fields) -> Any:
 
 def in_seconds(label: Any) -> float | None:
     """5, "5" or "5s" as seconds; None for "auto" and the like."""
-    match = re.fullmatch(rf"({MEASURE}) ?s?", str(label))
+    match = re.fullmatch(rf"({MEASURE}) ?(?:s|secs?|seconds?)?", str(label))
     if match is None:
         return None
     return float(match[1])
@@ -3088,7 +3292,19 @@ def readings(value: Any, schema: Fields) -> list[Any]:
         if "array" in type_names(variant):
             items = variant.get("items", {})
             found.append([typed(item, items) for item in as_list(value)])
+        key = only_key(variant)
+        if key is not None and not isinstance(value, (dict, list)):
+            found.append({key: typed(value, variant["properties"][key])})
     return found
+
+
+def only_key(schema: Fields) -> str | None:
+    """The property of an object that alone is required, or that alone is there."""
+    properties = schema.get("properties", {})
+    keys = [name for name in schema.get("required", []) if name in properties] or [*properties]
+    if len(keys) != 1:
+        return None
+    return str(keys[0])
 
 
 def json_readings(text: str) -> list[Any]:
@@ -3164,6 +3380,7 @@ class Fit:
         for problem in violations(self.arguments, {**self.schema, "type": "object"}):
             name = problem["field"].partition(".")[0]
             if problem["type"] == "missing" and problem["field"] in self.fields:
+                name = problem["field"]
                 problem["message"] += f": {self.way_to_set(name)}"
             if name not in self._settled:
                 found.append(problem)
@@ -3200,26 +3417,42 @@ def fit_arguments(asked: Mapping[str, Any], schema: Fields, strict: bool = False
 
 def fit_own_names(fitted: Fit, values: Mapping[str, Any]) -> None:
     """What --arg gives under the model's own names, in the types of these."""
+    by_name = {field.name: field for field in fitted.model_fields}
     for name, value in values.items():
-        if name not in fitted.fields:
-            near = did_you_mean(name, fitted.fields)
-            listed = near or f"It has {cut(', '.join(fitted.fields), 1000)}."
-            fitted.refuse(name, f"the model has no such argument. {listed}", "unknown_field")
-            continue
-        schema = fitted.fields[name]
-        fitted.arguments[name] = typed(value, schema)
-    for field in fitted.model_fields:
-        if field.name in values and file_kind_of_items(field):
-            fitted.arguments[field.name] = as_files(fitted.arguments[field.name])
+        if name in by_name:
+            fitted.arguments[name] = as_files_of(by_name[name], typed(value, by_name[name].schema))
+        else:
+            fitted.refuse(name, no_such_name_message(fitted, name), "unknown_field")
 
 
-def file_kind_of_items(field: ModelField) -> str | None:
-    """What kind of file a field takes, or a list in it."""
+def no_such_name_message(fitted: Fit, name: str) -> str:
+    """What the model may call it instead, be it that a flag would have found it."""
+    near = did_you_mean(name, fitted.fields)
+    for flag in FLAGS_BY_DEST.values():
+        is_its_name = name in flag.names or bool(flag.like and re.fullmatch(flag.like, name))
+        field = find_field(fitted.model_fields, flag)
+        if is_its_name and field is not None:
+            near = f"Did you mean {field.name}?"
+    listed = near or f"It has {cut(', '.join(fitted.fields), 1000)}."
+    return f"the model has no such argument. {listed}"
+
+
+def as_files_of(field: ModelField, value: Any) -> Any:
+    """A value in which paths stand as files to be uploaded, where the schema has URLs of files."""
+    if isinstance(value, str):
+        return as_files(value) if file_kind(field) else value
     for variant in variants(field.schema):
-        items = field._replace(schema=variant.get("items", {}))
-        if "array" in type_names(variant) and file_kind(items):
-            return file_kind(items)
-    return file_kind(field)
+        if isinstance(value, list) and "items" in variant:
+            item = field._replace(schema=variant["items"])
+            return [as_files_of(item, element) for element in value]
+        if isinstance(value, dict) and "properties" in variant:
+            inner = {inner.name: inner for inner in fields_of(variant)}
+            marked = dict(value)
+            for key in inner.keys() & value.keys():
+                named = inner[key]._replace(name=f"{field.name}_{key}")
+                marked[key] = as_files_of(named, value[key])
+            return marked
+    return value
 
 
 def as_files(value: Any) -> Any:
@@ -3278,7 +3511,7 @@ def add_empty_prompt(fitted: Fit) -> None:
         return
     fitted.arguments[field.name] = ""
     fitted.notes.append(
-        f"the model requires a {field.name}: an empty one is sent, which the model may refuse"
+        f"the model requires its {field.name}: an empty one is sent, which the model may refuse"
     )
 
 
@@ -3300,7 +3533,7 @@ def size_limits_in_words(field: ModelField) -> str:
         for inner in fields_of(variant):
             texts.append(inner.description)
     limits = [text for text in texts if re.search(LIMITS_IN_WORDS, text[:MAX_REFERENCE], re.I)]
-    return cut(" ".join(limits), 500)
+    return cut(" ".join(dict.fromkeys(limits)), 500)
 
 
 LIMITS_IN_WORDS = (
@@ -3317,14 +3550,17 @@ def flags_by_field(schema: Fields) -> dict[str, str]:
         field = find_field(fields, flag)
         if field is not None:
             ways.setdefault(field.name, flag.name)
-    for picture_field, _ in places_of_pictures(picture_fields(fields), ["first"]):
+    pictures = picture_fields(fields)
+    for picture_field, _ in places_of_pictures(pictures, ["first"]):
         ways[picture_field.name] = "--image-url"
-    for picture_field, _ in places_of_pictures(picture_fields(fields), ["first", "second"]):
+    for picture_field, _ in places_of_pictures(pictures, ["first", "second"]):
         ways.setdefault(picture_field.name, "--image-url (the second)")
     canvas = Canvas(fields)
     for size_field in canvas.fields:
-        flags = ["--width and --height"] if size_field.takes_sides or size_field.is_whole else []
-        if size_field.is_shape or size_field.is_whole or size_field.takes_sides:
+        flags = []
+        if size_field.sides or size_field.is_whole:
+            flags.append("--width and --height")
+        if size_field.sides or size_field.is_whole or size_field.is_shape:
             flags.append("--aspect-ratio")
         if size_field.is_resolution:
             flags.append("--resolution")

@@ -136,7 +136,7 @@ def test_no_prompt_is_an_empty_one_where_the_model_insists(fal: Sandbox, cli: Cl
     assert len(fal.jobs) == 1
 
 
-EMPTY_PROMPT = "the model requires a prompt: an empty one is sent, which the model may refuse"
+EMPTY_PROMPT = "the model requires its prompt: an empty one is sent, which the model may refuse"
 
 
 # Problems, all at once and before anything is sent
