@@ -19,7 +19,7 @@ import test_money
 import test_once
 import test_prompts_files
 import test_saving
-from conftest import FOR_EVER, LEAP, Cli, Clock, Late, is_look_up, sent
+from conftest import FOR_EVER, LEAP, Cli, Clock, Late, Outcome, is_look_up, sent
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
@@ -85,6 +85,9 @@ ROWS = {
     "--guidance-scale": Row(("4.25",), argument("guidance_scale"), 4.25),
     "--num-inference-steps": Row(("17",), argument("num_inference_steps"), 17),
     "--duration": Row(("6.5",), argument("duration"), 6.5),
+    "--aspect-ratio": Row(("21:9",), argument("aspect_ratio"), "21:9"),
+    "--resolution": Row(("2K",), argument("resolution"), "2K"),
+    "--arg": Row(('loras=[{"path": "a"}]',), argument("loras"), [{"path": "a"}]),
     "--extra-json": Row(('{"scheduler": {"k": [1]}}',), argument("scheduler"), {"k": [1]}),
     "--hint": Row(("runner-7",), header("x-fal-runner-hint"), "runner-7"),
     "--priority": Row(("low",), header("x-fal-queue-priority"), "low"),
@@ -143,18 +146,34 @@ def sse_reply() -> Reply:
     return Reply(content=events, headers={"content-type": "text/event-stream"})
 
 
+def arguments_of(planned: Outcome) -> list[Any]:
+    """What a dry run says that would be sent, of one job or of each of a batch."""
+    texts = planned.stdout.splitlines()
+    if texts[0] == "{":  # one document, over several lines
+        texts = [planned.stdout]
+    return [json.loads(text)["arguments"] for text in texts]
+
+
 def starting_requests(fal: Sandbox) -> list[Recorded]:
     """The requests that start jobs."""
     hosts = ("queue.fal.run", "fal.run")
     return [r for r in fal.requests if r.host in hosts and r.method == "POST"]
 
 
-@pytest.mark.parametrize("local", [("--prompt",), ("--prompt-file", "--quiet")], ids=" ".join)
+IN_PIXELS, IN_WORDS = ("--width", "--height"), ("--aspect-ratio", "--resolution")
+
+
+@pytest.mark.parametrize(
+    "local",
+    [("--prompt", *IN_PIXELS), ("--prompt-file", *IN_WORDS, "--quiet")],
+    ids=" ".join,
+)
 @pytest.mark.parametrize("command", GENERATION)
 def test_generation_flags(
     fal: Sandbox, cli: Cli, tmp_path: Path, command: str, local: tuple[str, ...]
 ) -> None:
-    """Twice, for --prompt and --prompt-file exclude each other; the second time in silence.
+    """Twice, for --prompt and --prompt-file exclude each other, as do the ways to say a size; the
+    second time in silence.
 
     The flags go as they are: what a model's own schema makes of them is another matter.
     """
@@ -170,17 +189,78 @@ def test_generation_flags(
         "--width": Row(("640",), side_of(SIZE[kind], "width"), 640),
         "--height": Row(("384",), side_of(SIZE[kind], "height"), 384),
     }
-    left_out = {"--prompt", "--prompt-file", *LOCAL} - {*local}
+    left_out = {"--prompt", "--prompt-file", *IN_PIXELS, *IN_WORDS, *LOCAL} - {*local}
     flags = [flag for flag in flags_of(command) if flag not in left_out]
     assert [flag for flag in flags if flag not in rows] == []
     argv = [word for flag in flags for word in (flag, *rows[flag].values)]
-    done = cli(command, "--no-schema", *argv, *local[1:])
+    silence = [flag for flag in local if flag == "--quiet"]
+    planned = cli(command, "--no-schema", *argv, "--dry-run")
+    assert (planned.status, starting_requests(fal)) == (0, [])
+    done = cli(command, "--no-schema", *argv, *silence)
     assert (done.status, bool(done.stdout)) == (0, True), done.stderr
     (request,) = starting_requests(fal)
     found = {flag: rows[flag].look(request) for flag in flags}
     assert found == {flag: rows[flag].expected for flag in flags}
-    if "--quiet" in local:
+    assert arguments_of(planned) == [request.json]
+    if silence:
         assert done.stderr == ""
+
+
+IN_SCHEMA = {
+    "prompt": {"type": "string"},
+    "negative_prompt": {"type": "string"},
+    "image_url": {"type": "string"},
+    "image_size": {
+        "type": "object",
+        "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}},
+    },
+    "aspect_ratio": {"enum": ["1:1", "21:9"]},
+    "resolution": {"enum": ["1K", "2K"]},
+    "duration": {"type": "number"},
+    "num_images": {"type": "integer"},
+    "seed": {"type": "integer"},
+    "guidance_scale": {"type": "number"},
+    "num_inference_steps": {"type": "integer"},
+    "loras": {"type": "array", "items": {"type": "object"}},
+    "scheduler": {"type": "object"},
+}
+
+
+def telling(endpoint: str, fields: Mapping[str, Any]) -> Reply:
+    """What fal's model search tells of a model with these fields."""
+    content = {"application/json": {"schema": {"type": "object", "properties": fields}}}
+    paths = {f"/{endpoint}": {"post": {"requestBody": {"content": content}}}}
+    return Reply(json={"models": [{"endpoint_id": endpoint, "openapi": {"paths": paths}}]})
+
+
+@pytest.mark.parametrize("size", [IN_PIXELS, IN_WORDS], ids=" ".join)
+@pytest.mark.parametrize("command", GENERATION)
+def test_generation_flags_by_a_schema(
+    fal: Sandbox, cli: Cli, command: str, size: tuple[str, ...]
+) -> None:
+    """A model that has all that there are flags for gets all, and a dry run shows it."""
+    verb, _, kind = command.partition("-")
+    if verb == "stream":
+        fal.on("POST", "fal.run", "*", sse_reply())
+    endpoint = "/".join(MODEL[kind])
+    fal.on("GET", "api.fal.ai", "/v1/models", fal.always(telling(endpoint, IN_SCHEMA)))
+    rows = {
+        **ROWS,
+        "--width": Row(("640",), side_of("image_size", "width"), 640),
+        "--height": Row(("384",), side_of("image_size", "height"), 384),
+    }
+    model_flags = {flag.name for flag in skill_fal.MODEL_FLAGS} | {"--prompts", "--image-urls"}
+    left_out = {"--prompt-file", *IN_PIXELS, *IN_WORDS} - {*size}
+    flags = [flag for flag in flags_of(command) if flag in model_flags - left_out]
+    argv = [word for flag in flags for word in (flag, *rows[flag].values)]
+    planned = cli(command, "--model", endpoint, *argv, "--strict", "--dry-run")
+    assert (planned.status, starting_requests(fal)) == (0, []), planned.stderr
+    done = cli(command, "--model", endpoint, *argv, "--strict")
+    assert done.status == 0, done.stderr
+    (request,) = starting_requests(fal)
+    found = {flag: rows[flag].look(request) for flag in flags}
+    assert found == {flag: rows[flag].expected for flag in flags}
+    assert arguments_of(planned) == [request.json]
 
 
 @pytest.mark.parametrize("command", GENERATION)
@@ -195,6 +275,11 @@ def test_the_common_flags_are_accepted_everywhere(command: str) -> None:
         "--seed",
         "--width",
         "--height",
+        "--aspect-ratio",
+        "--resolution",
+        "--duration",
+        "--num-images",
+        "--arg",
         "--guidance-scale",
         "--num-inference-steps",
         "--dry-run",
