@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import pytest
 from PIL import Image
-from sandbox import Sandbox, jobs, scripting
+from sandbox import Reply, Sandbox, jobs, scripting
 from sandbox.scripting import Recorded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -314,6 +314,14 @@ def shell(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Callable
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+def telling(endpoint: str, fields: Mapping[str, Any], *required: str) -> Reply:
+    """What fal's model search tells of a model with these fields."""
+    schema = {"type": "object", "properties": fields, "required": required}
+    content = {"application/json": {"schema": schema}}
+    paths = {f"/{endpoint}": {"post": {"requestBody": {"content": content}}}}
+    return Reply(json={"models": [{"endpoint_id": endpoint, "openapi": {"paths": paths}}]})
 
 
 def is_look_up(request: Recorded) -> bool:

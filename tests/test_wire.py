@@ -19,7 +19,7 @@ import test_money
 import test_once
 import test_prompts_files
 import test_saving
-from conftest import FOR_EVER, LEAP, Cli, Clock, Late, Outcome, is_look_up, sent
+from conftest import FOR_EVER, LEAP, Cli, Clock, Late, Outcome, is_look_up, sent, telling
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
@@ -224,13 +224,6 @@ IN_SCHEMA = {
     "loras": {"type": "array", "items": {"type": "object"}},
     "scheduler": {"type": "object"},
 }
-
-
-def telling(endpoint: str, fields: Mapping[str, Any]) -> Reply:
-    """What fal's model search tells of a model with these fields."""
-    content = {"application/json": {"schema": {"type": "object", "properties": fields}}}
-    paths = {f"/{endpoint}": {"post": {"requestBody": {"content": content}}}}
-    return Reply(json={"models": [{"endpoint_id": endpoint, "openapi": {"paths": paths}}]})
 
 
 @pytest.mark.parametrize("size", [IN_PIXELS, IN_WORDS], ids=" ".join)
