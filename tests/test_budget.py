@@ -73,6 +73,53 @@ def test_a_flag_and_an_extra_argument_are_multiplied(fal: Sandbox, cli: Cli) -> 
     assert done.error["type"] == "over_budget"
 
 
+ARG_COUNTS = [
+    (("--arg", "num_images=4"), 4),
+    (("--arg", "num_images=4", "--no-schema"), 4),
+    (("--arg", "num_images=2", "--arg", "max_images=3", "--no-schema"), 6),
+    (("--num-images", "2", "--arg", "max_images=3", "--no-schema"), 6),
+    (("--num-images", "2", "--arg", "num_images=4"), 4),
+    (("--arg", "num_images=4", "--extra-json", '{"num_images": 3}'), 3),
+]
+
+
+@pytest.mark.parametrize(("words", "images"), ARG_COUNTS)
+def test_what_arg_counts_is_paid_for(
+    fal: Sandbox, cli: Cli, words: tuple[str, ...], images: int
+) -> None:
+    argv = ("submit-t2i", "--model", FLUX, "--prompt", "A cat", *words, "--max-cost")
+    done = cli(*argv, str(round(images * 0.17 - 0.01, 2)))
+    assert (done.status, paid(fal)) == (2, [])
+    assert done.error["type"] == "over_budget"
+    assert total_cost(done.error) == pytest.approx(images * 0.17)
+    assert cli(*argv, str(round(images * 0.17, 2))).status == 0
+
+
+def test_the_length_that_arg_says_is_paid_for(fal: Sandbox, cli: Cli) -> None:
+    argv = ("submit-i2v", "--model", KLING, "--image-url", A, "--arg", "duration=10")
+    done = cli(*argv, "--max-cost", "3.89")
+    assert (done.status, paid(fal), done.error["type"]) == (2, [], "over_budget")
+    assert total_cost(done.error) == pytest.approx(3.9)
+    assert cli(*argv, "--max-cost", "3.9").status == 0
+
+
+def test_what_arg_counts_in_a_file_of_jobs_is_paid_for(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "A", "arg": {"num_images": 4}}, {"prompt": "B", "num_images": 2}]
+    (tmp_path / "rows").write_text("\n".join(map(json.dumps, rows)))
+    argv = ("batch-t2i", "--model", FLUX, "--prompts-file", "rows", "--max-cost")
+    done = cli(*argv, "1.01")
+    assert (done.status, paid(fal), done.error["type"]) == (2, [], "over_budget")
+    assert total_cost(done.error) == pytest.approx(6 * 0.17)
+    assert cli(*argv, "1.02").status == 0
+
+
+@pytest.mark.parametrize("bad", ["0", "-4", "six", "true", "null", "[2]"])
+def test_a_count_of_arg_that_is_none_has_no_price(fal: Sandbox, cli: Cli, bad: str) -> None:
+    assert_unknown(fal, cli(*T2I, "--arg", f"num_images={bad}", "--max-cost", "9"))
+
+
 @pytest.mark.parametrize("unit", ["image", "megapixels"])
 def test_the_counts_of_each_job_of_a_batch_are_multiplied(
     fal: Sandbox, cli: Cli, tmp_path: Path, unit: str

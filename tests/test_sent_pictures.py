@@ -250,6 +250,16 @@ def test_a_picture_that_moves_is_sent_byte_for_byte(fal: Sandbox, cli: Cli, tmp_
     assert [one.content for one in uploads(fal)] == [(tmp_path / n).read_bytes() for n in names]
 
 
+def test_a_picture_that_moves_keeps_all_its_pictures(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
+    names = ["a.webp", "a.png"]
+    for name in names:
+        upright().save(tmp_path / name, save_all=True, append_images=[lying(3)], exif=exif(6))
+    submit(fal, cli, *names)
+    assert [getattr(opened(upload), "n_frames", 1) for upload in uploads(fal)] == [2, 2]
+
+
 @pytest.mark.parametrize("format", ["BMP", "TIFF"])
 def test_a_format_that_few_models_read_is_noted(
     fal: Sandbox, cli: Cli, tmp_path: Path, format: str
