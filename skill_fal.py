@@ -2113,8 +2113,10 @@ def takes_text(field: ModelField) -> bool:
     """Whether a field takes a text, or a list of texts."""
     for variant in variants(field.schema):
         items = variant.get("items", {})
-        is_list = "array" in type_names(variant) and "string" in (type_names(items) or ["string"])
-        if takes_free_text(variant) or (is_list and "properties" not in items):
+        lists_texts = "array" in type_names(variant) and "string" in (
+            type_names(items) or ["string"]
+        )
+        if takes_free_text(variant) or (lists_texts and "properties" not in items):
             return True
     return False
 
@@ -2183,7 +2185,7 @@ def kind_by_examples(schema: Fields) -> str | None:
 
 # Pictures: which field takes those that --image-url gives
 
-FIRST_WORDS = r"start|first|begin(ning)?|initial|opening"
+FIRST_WORDS = r"start|first|begin(ning)?|initial|opening|head"
 LAST_WORDS = r"end|last|tail|final|ending|closing"
 # Of names that say no more than that it is the picture to start from.
 PLAIN_WORDS = (
@@ -2522,8 +2524,8 @@ def extent_of(label: Any, is_shape: bool = False) -> Extent | None:
 
 def extent_in_pixels(text: str) -> Extent | None:
     """Sides, a short side, or a number of pixels, wherever in the label they stand."""
-    match = re.search(r"(?<!\d)(\d{3,5}) ?[x*:] ?(\d{3,5})(?!\d)", text)
-    if match and int(match[1]) and int(match[2]):
+    match = re.search(r"(?<!\d)(\d{2,5}) ?[x*:] ?(\d{2,5})(?!\d)", text)
+    if match and min(int(match[1]), int(match[2])) >= 64:  # what is less is a ratio
         return extent_of_sides(int(match[1]), int(match[2]))
     match = re.search(rf"(?<![\d.])({MEASURE}) ?(p|k|mp|megapixels?)(?![a-z\d])", text)
     if match is None or not float(match[1]):
@@ -2667,10 +2669,14 @@ def as_size_field(field: ModelField) -> SizeField | None:
 def is_pair_of_sides(field: ModelField, variant: Fields) -> bool:
     """Whether a list is [width, height]."""
     items = variant.get("items", {})
-    is_list = "array" in type_names(variant) and bool({"integer", "number"} & {*type_names(items)})
+    has_numbers = "array" in type_names(variant) and takes_numbers(items)
     has_two = variant.get("minItems") == variant.get("maxItems") == 2
     is_described = re.search(r"\bwidth\b.{0,20}\bheight\b", field.description, re.I) is not None
-    return is_list and names_a_size(field) and (has_two or is_described)
+    return has_numbers and names_a_size(field) and (has_two or is_described)
+
+
+def takes_numbers(schema: Fields) -> bool:
+    return not {"integer", "number"}.isdisjoint(type_names(schema))
 
 
 def size_labels(field: ModelField, offered: Iterable[Any]) -> list[tuple[Any, Extent]]:
@@ -2781,6 +2787,11 @@ class Canvas:
         return None
 
     @property
+    def has_own_shape(self) -> bool:
+        """Whether the model decides on the shape, as by that of a picture, if it is told none."""
+        return any("auto" in str(size_field.field.default) for size_field in self.fields)
+
+    @property
     def default(self) -> Extent:
         """The model's own size, as far as its defaults tell."""
         whole = Extent()
@@ -2850,7 +2861,7 @@ def fit_sides_to_labels(fitted: Fit, canvas: Canvas, sides: Mapping[str, int], s
         targets = [canvas.whole]
     fit_nearest(fitted, targets, wish, shown)
     if canvas.whole is None and canvas.shape is None:
-        fitted.notes.append(f"{shown}: the shape is not sent, the model takes none")
+        fitted.notes[-1] += "; the shape is not sent, for the model takes none"
 
 
 def fit_words(fitted: Fit, canvas: Canvas, words: Mapping[str, str]) -> None:
@@ -2937,7 +2948,7 @@ def has_label_of_shape(size_field: SizeField, wish: Extent) -> bool:
 
 def fit_pixels(fitted: Fit, canvas: Canvas, wish: Extent, shown: str) -> None:
     """The width and the height that a shape and a number of pixels come to."""
-    if wish.ratio is None and wish.short_side is None:
+    if wish.ratio is None and canvas.has_own_shape:
         fitted.leave_out("resolution", advice_text="; give --aspect-ratio, too")
         return
     assert canvas.limits
@@ -3019,7 +3030,10 @@ def fit_nearest(
             continue
         label = nearest_label(size_field, wish, own_words)
         if label is None:
-            fitted.notes.append(f"{shown}: {size_field.name} has no such size and keeps its own")
+            thing = "shape" if wish.ratio else "size"
+            fitted.notes.append(
+                f"{shown}: {size_field.name} offers nothing of that {thing}: its default applies"
+            )
         else:
             fitted.set_size(size_field.field, size_field.value(label))
             labels[size_field.name] = label
@@ -3143,9 +3157,9 @@ def fit_frames(fitted: Fit, frames: ModelField, seconds: float) -> None:
     lowest, highest = range_of(frames.schema)
     if not lowest <= number <= highest:
         fitted.settle(frames.name)
-        message = f"{seconds:g} s are {number} frames: it takes {limits_text(frames.schema)}"
-        longest = f", {lowest / rate:.3g} to {highest / rate:.3g} s at {rate:g} a second"
-        fitted.refuse(frames.name, message + longest, "duration")
+        limit = f"below {lowest}" if number < lowest else f"above {highest}"
+        message = f"{seconds:g} s are {number} frames at {rate:g} a second, {limit}"
+        fitted.refuse(frames.name, message, "duration")
         return
     fitted.arguments[frames.name] = adapted(number, frames.schema)
     fitted.notes.append(
@@ -3293,7 +3307,8 @@ def readings(value: Any, schema: Fields) -> list[Any]:
             items = variant.get("items", {})
             found.append([typed(item, items) for item in as_list(value)])
         key = only_key(variant)
-        if key is not None and not isinstance(value, (dict, list)):
+        is_json = isinstance(value, (dict, list)) or str(value).lstrip()[:1] in ("{", "[")
+        if key is not None and not is_json:
             found.append({key: typed(value, variant["properties"][key])})
     return found
 
