@@ -111,8 +111,14 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("flags", [(), ("--strict",), ("--dry-run",)], ids=" ".join)
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize(
+    ("case", "flags"),
+    [
+        *((case, ()) for case in WRONG),
+        ("a name unlike any", ("--strict",)),
+        ("a name unlike any", ("--dry-run",)),
+    ],
+)
 def test_arg_that_the_model_would_not_take(
     fal: Sandbox, cli: Cli, case: str, flags: tuple[str, ...]
 ) -> None:
