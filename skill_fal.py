@@ -668,6 +668,10 @@ MAX_EVENT_BYTES = 64 * 1024**2  # of a stream
 
 # Anything a header or a URL can carry as it is.
 VISIBLE = r"[\x21-\x7e]+"
+MODEL_PAGE = (
+    r"https?://(?:www\.)?fal\.ai/models/(?P<endpoint>[^?#]+?)(?:/(?:api|playground|examples))?/?"
+    r"(?:[?#].*)?"
+)
 PATH_PATTERN = r"\w[\w.-]*(/\w[\w.-]*)*"
 REQUEST_ID_PATTERN = r"[A-Za-z0-9][\w-]{0,199}"
 NO_FALLBACK: Any = {"fallback_repository": []}  # fal-client's own cannot work since 2026
@@ -736,6 +740,7 @@ PAGE_WORDS = (
 )
 
 
+FILE_HINT = "Name the local file itself: it is uploaded."
 MAX_TEXT_BYTES = 64 * 1024**2  # of a file of prompts or of JSON
 
 # Of one file: bytes at most, hosts that may hand it on, and seconds between attempts at it.
@@ -1006,7 +1011,10 @@ def read_endpoint(text: str) -> str:
     """owner/app[/path], or the model's page; the namespaces `workflows` and `comfy` come before
     the owner.
     """
-    text = re.sub(r"^https?://(www\.)?fal\.ai/models/", "", text.strip(), flags=re.I).strip("/")
+    page = re.fullmatch(MODEL_PAGE, text.strip(), re.I)
+    if page is not None:
+        text = page["endpoint"]
+    text = text.strip().strip("/")
     parts_needed = 2
     if text.startswith(("workflows/", "comfy/")):
         parts_needed = 3
@@ -1019,13 +1027,13 @@ def read_endpoint(text: str) -> str:
 def read_web_url(text: str) -> str:
     if not (re.fullmatch(VISIBLE, text) and re.match(r"https?://[^/]", text, re.I)):
         raise usage_error(f"not an http(s) URL: {text!r}")
-    refuse_local_url(text)
+    refuse_local_url(text, hint="fal calls it from outside: it takes a public address.")
     return text
 
 
 def read_local_file(path: str) -> str:
     """The path of a file that can be read; `~` is the home folder."""
-    path = home_path(path)
+    path = home_path(local_path(path))
     if not os.path.exists(path):
         raise usage_error(f"no such file: {path}")
     mode = os.stat(path).st_mode
@@ -1383,9 +1391,18 @@ def unchecked_arguments(
         arguments["image_url"] = sources[0]
     arguments.update(with_size(size_name, flags))
     for name, value in (arg or {}).items():
-        arguments[name] = [*json_readings(value), value][0]
+        arguments[name] = as_json(value)
     arguments.update(extra_json or {})
     return arguments
+
+
+def as_json(value: Any) -> Any:
+    """What --arg says where nobody knows what is wanted: JSON if it is JSON, else text."""
+    if isinstance(value, list):
+        return [as_json(item) for item in value]
+    if isinstance(value, str):
+        return [*json_readings(value), value][0]
+    return value
 
 
 def with_size(name: str, flags: Arguments) -> Fields:
@@ -1437,7 +1454,7 @@ def read_job(flags: Mapping[str, Flag], varied: str, line: str) -> Fields:
     if starts_json(line):
         values = read_json_object(line)
     job = {name: read_json_value(flags, name, value) for name, value in values.items()}
-    if varied not in job:
+    if varied not in job and "arg" not in job:
         raise usage_error(f"{varied} is missing")
     return job
 
@@ -1821,7 +1838,9 @@ def violations(value: Any, schema: Fields, field: str = "") -> list[Fields]:
     choices = [part for part in subschemas(schema) if type_names(part) != ["null"]]
     are_lists = bool(choices) and all(literals(part) for part in choices)
     if subschemas(schema) and not (are_lists and value is not None):
-        return violations_of_nearest(value, subschemas(schema), field)
+        beside = {key: item for key, item in schema.items() if key not in ("anyOf", "oneOf")}
+        nearest = violations_of_nearest(value, subschemas(schema), field)
+        return nearest or violations(value, beside, field)
     listed = literals(schema)
     if are_lists:
         listed = offered_values(schema)
@@ -1940,6 +1959,8 @@ def is_same_value(value: Any, literal: Any) -> bool:
     are_numbers = is_bound(value) and is_bound(literal)
     if not are_numbers and type(value) is not type(literal):
         return False
+    if isinstance(value, (list, dict)):  # 1 and True are the same to Python in these
+        return as_text_of_json(value) == as_text_of_json(literal)
     return bool(value == literal)
 
 
@@ -2007,8 +2028,24 @@ def as_items(value: Any) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
+def with_integers(value: Any) -> Any:
+    """A value with 1 in place of 1.0, which is the same in JSON."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [with_integers(item) for item in value]
+    if isinstance(value, dict):
+        return {name: with_integers(item) for name, item in value.items()}
+    return value
+
+
+def as_text_of_json(value: Any) -> str:
+    """The same for what is the same in JSON."""
+    return json.dumps(with_integers(value), sort_keys=True)
+
+
 def are_unique(items: list[Any], is_wanted: bool) -> bool:
-    texts = [json.dumps(item, sort_keys=True) for item in items]
+    texts = [as_text_of_json(item) for item in items]
     return not is_wanted or len(set(texts)) == len(texts)
 
 
@@ -2104,8 +2141,10 @@ def suits(field: ModelField, flag: Flag) -> bool:
     """Whether a field is what a flag sets, as far as its name and its type tell."""
     if not flag.like or not re.fullmatch(flag.like, "_".join(field.words)):
         return False
+    if not flag.is_text and offered_values(field.schema):
+        return shows_numbers(field)
     if not flag.is_text:
-        return field.takes("integer", "number", "string")
+        return field.takes("integer", "number") or shows_numbers(field)
     return not offered_values(field.schema) and takes_text(field)
 
 
@@ -2150,12 +2189,20 @@ def file_kind(field: ModelField) -> str | None:
     if any(re.fullmatch(COUNT_WORDS, word) for word in field.words):
         return None
     is_noun = kind_by_words(field.words[-1:]) in ("image", "video", "audio")
-    if not is_noun and not re.fullmatch(URL_WORDS, field.words[-1]):
+    if not (is_noun or re.fullmatch(URL_WORDS, field.words[-1]) or is_url_by_schema(field)):
         return None
     described = kind_by_words(words_of(field.description))
     if re.search(r"\b(zip|archive|tar)\b", field.description, re.I):
         return "other"
     return kind_by_examples(field.schema) or named or described or "other"
+
+
+def is_url_by_schema(field: ModelField) -> bool:
+    """Whether the format or an example says that a text is a URL."""
+    for variant in variants(field.schema):
+        if variant.get("format") in ("uri", "url", "uri-reference"):
+            return True
+    return any(is_link(example) for example in as_list(field.schema.get("examples", [])))
 
 
 def takes_free_text(schema: Fields) -> bool:
@@ -2326,6 +2373,7 @@ def refuse_pictures(
 ) -> None:
     """Say where pictures go that no field takes for --image-url."""
     if not places:
+        fitted.settle(*(field.name for field in fitted.free_fields() if file_kind(field)))
         fitted.refuse("image_url", no_place_message(fitted, pictures), "no_image")
         return
     taken = [picture_field.name for picture_field, _ in places]
@@ -2416,6 +2464,9 @@ def no_place_message(fitted: Fit, pictures: Sequence[PictureField]) -> str:
         example = example_with_picture(field)
         if example is not None:
             return f"the model takes images in --arg {field.name}='{json.dumps(example)}' alone"
+    given = picture_fields(fitted.model_fields)
+    if given:
+        return f"the model takes no further image: --arg has {given[0].name}"
     files = [field for field in fitted.free_fields() if field.is_required and file_kind(field)]
     if files:
         ways = " and ".join(f"--arg {field.name}=FILE" for field in files[:MAX_NAMED])
@@ -2579,6 +2630,7 @@ class SizeField(NamedTuple):
     takes_list: bool = False
     key: str | None = None
     text: str | None = None
+    separator: str = "x"
 
     @property
     def name(self) -> str:
@@ -2660,7 +2712,7 @@ def as_size_field(field: ModelField) -> SizeField | None:
             labels=[*size_field.labels, *size_labels(field, offered)],
         )
     if not size_field.labels and size_field.sides is None:
-        size_field = size_field._replace(text=size_text(field))
+        size_field = with_free_text(size_field)
     if not (size_field.labels or size_field.sides or size_field.text):
         return None
     return size_field
@@ -2707,24 +2759,36 @@ def names_a_size(field: ModelField) -> bool:
     return any(re.fullmatch(SIZE_WORDS, word) for word in field.words)
 
 
-def size_text(field: ModelField) -> str | None:
-    """How free text says a size, as its default, examples, description or pattern show."""
+def with_free_text(size_field: SizeField) -> SizeField:
+    """How free text says a size, as its default, examples, description or pattern show; be it in
+    an object that holds nothing else.
+    """
+    field = size_field.field
+    for variant in variants(field.schema):
+        if len(variant.get("properties", {})) == 1:
+            ((key, inner),) = variant["properties"].items()
+            size_field = size_field._replace(key=key)
+            field = field._replace(schema=inner)
     is_free = any(takes_free_text(variant) for variant in variants(field.schema))
     if not is_free or not names_a_size(field):
-        return None
+        return size_field
     described = re.findall(r"\d+ ?[:x\u00d7*] ?\d+", field.description[:MAX_REFERENCE])
     examples = as_list(field.schema.get("examples", []))
     for shown in (field.default, *examples, *described):
         extent = extent_of(shown)
         if extent is not None and extent.sides:
-            return SIDES_TEXT
+            separator = re.sub(r"[\d ]", "", str(shown))[:1] or "x"
+            return size_field._replace(text=SIDES_TEXT, separator=separator)
         if extent is not None and extent.ratio:
-            return RATIO_TEXT
+            return size_field._replace(text=RATIO_TEXT)
         if extent is not None:
-            return RESOLUTION_TEXT
-    if ":" in field.schema.get("pattern", "") or "ratio" in field.words:
-        return RATIO_TEXT
-    return None
+            return size_field._replace(text=RESOLUTION_TEXT)
+    patterns = "".join(str(variant.get("pattern", "")) for variant in variants(field.schema))
+    if ":" in patterns or "ratio" in field.words:
+        return size_field._replace(text=RATIO_TEXT)
+    if re.search(r"\\d.{0,8}[x*]", patterns):
+        return size_field._replace(text=SIDES_TEXT, separator="*" if r"\*" in patterns else "x")
+    return size_field
 
 
 def side_fields(fields: Sequence[ModelField]) -> dict[str, ModelField]:
@@ -2732,7 +2796,7 @@ def side_fields(fields: Sequence[ModelField]) -> dict[str, ModelField]:
     sides: dict[str, ModelField] = {}
     for field in fields:
         is_output = all(re.fullmatch(OUTPUT_WORDS, word) for word in field.words)
-        if is_output and field.takes("integer", "number"):
+        if is_output and field.takes("integer", "number", "string"):
             for side in ("width", "height"):
                 if side in field.words:
                     sides.setdefault(side, field)
@@ -2821,9 +2885,13 @@ def fit_size(fitted: Fit, sizes: Arguments) -> None:
     canvas = Canvas(fitted.free_fields())
     sides = {name: sizes[name] for name in ("width", "height") if name in sizes}
     words = {name: sizes[name] for name in ("aspect_ratio", "resolution") if name in sizes}
-    if sides:
+    given = [size_field.name for size_field in Canvas(fitted.model_fields).fields]
+    if sizes and given and not canvas.fields and not canvas.sides:
+        flags = " and ".join(map(flag_name, sizes))
+        fitted.notes.append(f"{flags}: --arg has {given[0]}, which is sent as it is")
+    elif sides:
         fit_sides(fitted, canvas, sides)
-    if words:
+    elif words:
         fit_words(fitted, canvas, words)
 
 
@@ -2841,6 +2909,7 @@ def fit_sides(fitted: Fit, canvas: Canvas, sides: Mapping[str, int]) -> None:
     elif not canvas.fields:
         fitted.leave_out(*sides)
     elif len(sides) == 1:
+        fitted.settle(*(size_field.name for size_field in canvas.fields))
         fitted.refuse("size", "the model takes shapes: give both --width and --height", "missing")
     else:
         fit_sides_to_labels(fitted, canvas, sides, shown)
@@ -2877,6 +2946,7 @@ def fit_words(fitted: Fit, canvas: Canvas, words: Mapping[str, str]) -> None:
         elif fit_own_word(fitted, canvas, name, text):
             continue
         else:
+            fitted.settle(*(size_field.name for size_field in canvas.fields))
             fitted.refuse(name, no_such_size_message(canvas, text), "literal_error")
             return
         understood[name] = text
@@ -3047,7 +3117,7 @@ def nearest_label(size_field: SizeField, wish: Extent, own_words: Sequence[str])
     lies as the wish does: `auto`, or None if the default is to be left.
     """
     if size_field.text is not None:
-        return size_in_words(size_field.text, wish, own_words)
+        return size_in_words(size_field, wish, own_words)
     told = [pair for pair in size_field.labels if bool(pair[1].ratio) == bool(wish.ratio)]
     candidates = []
     for label, extent in told or size_field.labels:
@@ -3066,13 +3136,13 @@ def nearest_label(size_field: SizeField, wish: Extent, own_words: Sequence[str])
     return next(iter(autos), None)
 
 
-def size_in_words(text: str, wish: Extent, own_words: Sequence[str]) -> str | None:
+def size_in_words(size_field: SizeField, wish: Extent, own_words: Sequence[str]) -> str | None:
     """A size for a field that takes any text; None if the text cannot tell what is wanted."""
-    if text == RESOLUTION_TEXT:
+    if size_field.text == RESOLUTION_TEXT:
         return resolution_in_words(wish, own_words)
-    if text == SIDES_TEXT:
+    if size_field.text == SIDES_TEXT:
         width, height = wish.sides or sides_within(wish, {}, {})
-        return f"{width}x{height}"
+        return f"{width}{size_field.separator}{height}"
     for word in own_words:
         if re.fullmatch(rf"{MEASURE}:{MEASURE}", word):
             return word
@@ -3096,15 +3166,8 @@ def resolution_in_words(wish: Extent, own_words: Sequence[str]) -> str | None:
 
 # Lengths: seconds, or frames at a rate
 
-FRAMES_NAMES = (
-    "num_frames",
-    "number_of_frames",
-    "frame_count",
-    "frames",
-    "video_frames",
-    "num_video_frames",
-)
-RATE_NAMES = ("fps", "frames_per_second", "frame_rate", "output_fps", "video_fps", "export_fps")
+FRAMES_LIKE = r"((num(ber)?|total|max|output|n)_)?(of_)?(video_)?frames|(video_)?frame_count"
+RATE_LIKE = r"((target|output|video|export)_)?(fps|framerate|frame_rate|frames_per_second)"
 
 
 def fit_length(fitted: Fit, seconds: float | None) -> None:
@@ -3112,9 +3175,7 @@ def fit_length(fitted: Fit, seconds: float | None) -> None:
     if seconds is None:
         return
     field = find_field(fitted.free_fields(), FLAGS_BY_DEST["duration"])
-    frames = find_named(fitted.free_fields(), FRAMES_NAMES)
-    if frames is not None and not frames.takes("integer", "number", "string"):
-        frames = None
+    frames = find_like(fitted.free_fields(), FRAMES_LIKE)
     if field is not None and counts_frames(fitted, field):
         fit_frames(fitted, field, seconds)
     elif field is not None:
@@ -3133,8 +3194,24 @@ def counts_frames(fitted: Fit, field: ModelField) -> bool:
     description = field.description[:MAX_REFERENCE].lower()
     if "second" in description:
         return False
-    has_rate = find_named(fitted.model_fields, RATE_NAMES) is not None
+    has_rate = find_like(fitted.model_fields, RATE_LIKE) is not None
     return "frame" in description or (has_rate and (as_number(field.default) or 0) >= 60)
+
+
+def find_like(fields: Iterable[ModelField], pattern: str) -> ModelField | None:
+    """The first number whose name matches the expression."""
+    for field in fields:
+        is_number = field.takes("integer", "number", "string") and file_kind(field) is None
+        if is_number and re.fullmatch(pattern, "_".join(field.words)):
+            return field
+    return None
+
+
+def shows_numbers(field: ModelField) -> bool:
+    """Whether a field that takes text takes numbers, as its values and its default show."""
+    examples = as_list(field.schema.get("examples", []))
+    shown = (field.default, *examples, *offered_values(field.schema))
+    return any(as_number(value) is not None or in_seconds(value) for value in shown)
 
 
 def find_named(fields: Sequence[ModelField], names: Iterable[str]) -> ModelField | None:
@@ -3170,42 +3247,44 @@ def fit_frames(fitted: Fit, frames: ModelField, seconds: float) -> None:
 
 def frame_rate(fitted: Fit, frames: ModelField) -> float | None:
     """Frames a second: those that are sent, or the model's default, or what it says in words."""
-    rate_field = find_named(fitted.model_fields, RATE_NAMES)
+    rate_field = find_like(fitted.model_fields, RATE_LIKE)
     if rate_field is not None:
         sent = {**fitted.arguments, **fitted.extra}
         rate = as_number(sent.get(rate_field.name, rate_field.default))
         if rate is not None and 0 < rate < 1000:
             return rate
     description = frames.description[:MAX_REFERENCE].lower()
-    match = re.search(r"(\d{1,3}) ?(?:fps|frames (?:per|a) second)", description)
+    match = re.search(r"(\d{1,3}) ?(?:fps|frames ?(?:per|a|/) ?second)", description)
     if match is None or not int(match[1]):
         return None
     return float(match[1])
 
 
 def nearest_number(number: int, field: ModelField) -> int:
-    """The nearest that the field offers, or takes by its step; less than a step beyond a limit
-    is the limit.
+    """The nearest that the field offers, or takes by its step; what is less than a step beyond a
+    limit is the last step within it.
     """
     offered = [as_number(value) for value in offered_values(field.schema)]
     numbers = [value for value in offered if value is not None]
     if numbers:
         return int(min(numbers, key=lambda value: abs(value - number)))
     step, start = step_of(field)
+    lowest, highest = range_of(field.schema)
     number = round((number - start) / step) * step + start
-    for variant in variants(field.schema):
-        lowest, highest = variant.get("minimum"), variant.get("maximum")
-        if lowest is not None and lowest - step < number < lowest:
-            return int(lowest)
-        if highest is not None and highest < number < highest + step:
-            return int(highest)
+    if lowest - step < number < lowest:
+        number += step
+    if highest < number < highest + step:
+        number -= step
     return number
 
 
 def step_of(field: ModelField) -> tuple[int, int]:
     """The step of a whole number and where it starts, as `multipleOf` or words such as 8n+1 say."""
-    description = field.description[:MAX_REFERENCE]
-    match = re.search(r"\b(\d{1,2}) ?\*? ?[nk] ?\+ ?1\b", description)
+    description = field.description[:MAX_REFERENCE].lower()
+    plus_one = r"\b(\d{1,2}) ?\*? ?[nkx] ?\+ ?1\b|\bmultiple of (\d{1,2}),? plus (?:1|one)\b"
+    match = re.search(plus_one, description)
+    if match is not None:
+        match = re.search(r"(\d+)", match[0])
     if match is not None and int(match[1]):
         return int(match[1]), 1
     match = re.search(r"\bmultiples? of (\d{1,3})\b", description)
@@ -3252,6 +3331,9 @@ def adapted(value: Any, schema: Fields) -> Any:
     for candidate in (value, in_other_type(value), [value]):
         if candidate is not None and is_of(candidate, schema):
             return candidate
+    for label in offered_values(schema):
+        if is_bound(value) and as_number(label) == value:  # "2.0" is 2
+            return label
     return value
 
 
@@ -3269,6 +3351,8 @@ def in_other_type(value: Any) -> Any:
 
 def is_of(value: Any, schema: Fields) -> bool:
     """Whether a value is right, and in the very type: "5" is no number here."""
+    if value is None and schema.get("nullable"):
+        return True
     for variant in variants(schema):
         if is_of_type(value, variant) and not violations(value, variant):
             return True
@@ -3286,11 +3370,14 @@ def is_of_type(value: Any, schema: Fields) -> bool:
 def typed(value: Any, schema: Fields) -> Any:
     """What --arg says, in the type that the schema takes: text where text is wanted, else JSON."""
     candidates = readings(value, schema)
+    if all(not type_names(variant) for variant in variants(schema)):
+        candidates = [*candidates[1:], value]  # nobody says what is wanted
     for candidate in candidates:
         if is_of(candidate, schema):
             return candidate
-    for candidate in candidates[1:]:  # what is wrong in it is told in its own type
-        if any(is_of_type(candidate, variant) for variant in variants(schema)):
+    for candidate in candidates:  # what is wrong in it is told in its own type
+        is_typed = any(is_of_type(candidate, variant) for variant in variants(schema))
+        if is_typed and candidate is not value:
             return candidate
     return value
 
@@ -3305,10 +3392,14 @@ def readings(value: Any, schema: Fields) -> list[Any]:
     for variant in variants(schema):
         if "array" in type_names(variant):
             items = variant.get("items", {})
-            found.append([typed(item, items) for item in as_list(value)])
+            items_read = [typed(item, items) for item in as_list(value)]
+            if isinstance(value, list):
+                found.insert(0, items_read)
+            else:
+                found.append(items_read)
         key = only_key(variant)
-        is_json = isinstance(value, (dict, list)) or str(value).lstrip()[:1] in ("{", "[")
-        if key is not None and not is_json:
+        is_json_text = isinstance(value, (dict, list)) or str(value).lstrip()[:1] in ("{", "[")
+        if key is not None and not is_json_text:
             found.append({key: typed(value, variant["properties"][key])})
     return found
 
@@ -3474,7 +3565,9 @@ def as_files(value: Any) -> Any:
     """The paths among the values as files that are to be uploaded."""
     if isinstance(value, list):
         return [as_files(item) for item in value]
-    if isinstance(value, str) and not is_remote(value):
+    if isinstance(value, str) and is_remote(value):
+        return RemoteFile(value)
+    if isinstance(value, str):
         return LocalFile(local_path(value))
     return value
 
@@ -3501,6 +3594,7 @@ def add_extra(fitted: Fit) -> None:
             fitted.notes.append(f"{name} is sent as --extra-json has it")
         elif name not in fitted.fields and is_closed:
             message = f"the model has no such argument, and refuses others. {near or ''}".strip()
+            fitted.settle(name)
             fitted.refuse(name, message, "unknown_field")
         elif name not in fitted.fields:
             consequence = near or "fal ignores what a model does not know."
@@ -3513,7 +3607,8 @@ def add_extra(fitted: Fit) -> None:
 def add_defaults(fitted: Fit) -> None:
     """Some models require what they have a default for."""
     for field in fitted.free_fields():
-        if field.is_required and "default" in field.schema and not file_kind(field):
+        takes_files = file_kind(field) is not None or as_picture_field(field) is not None
+        if field.is_required and "default" in field.schema and not takes_files:
             fitted.arguments[field.name] = field.default
 
 
@@ -3552,8 +3647,9 @@ def size_limits_in_words(field: ModelField) -> str:
 
 
 LIMITS_IN_WORDS = (
-    r"\b(multiples? of|divisible by|between|at (least|most)|(no|not) (more|less|larger|smaller)"
-    r"|must (be|not)|max(imum)?|min(imum)?|up to|range|from)\b[^.]{0,80}\d"
+    r"\b(multiples? of|divisible by|between|at (least|most)|exceed|must (be|not)|max(imum)?"
+    r"|min(imum)?|(more|less|larger|smaller|greater) than|(no|not) (more|less|larger|smaller)|up to"
+    r"|range|from|steps?)\b[^.]{0,80}\d|\[\d+, ?\d+\]"
 )
 
 
@@ -3573,7 +3669,7 @@ def flags_by_field(schema: Fields) -> dict[str, str]:
     canvas = Canvas(fields)
     for size_field in canvas.fields:
         flags = []
-        if size_field.sides or size_field.is_whole:
+        if size_field.sides or size_field.is_whole or size_field.is_shape:
             flags.append("--width and --height")
         if size_field.sides or size_field.is_whole or size_field.is_shape:
             flags.append("--aspect-ratio")
@@ -3582,7 +3678,7 @@ def flags_by_field(schema: Fields) -> dict[str, str]:
         ways.setdefault(size_field.name, ", ".join(flags))
     for side, field in canvas.sides.items():
         ways.setdefault(field.name, f"--{side}")
-    frames = find_named(fields, FRAMES_NAMES)
+    frames = find_like(fields, FRAMES_LIKE)
     if frames is not None and find_field(fields, FLAGS_BY_DEST["duration"]) is None:
         ways.setdefault(frames.name, "--duration")
     return ways
@@ -4687,8 +4783,16 @@ class PartFile:
             copy.rename(path)
 
 
-class LocalFile(str):
-    """The path of a file that an argument names: it is uploaded, whatever the argument's name."""
+class FileSource(str):
+    """What names a file in an argument, whatever the argument's name."""
+
+
+class LocalFile(FileSource):
+    """The path of a file that is to be uploaded."""
+
+
+class RemoteFile(FileSource):
+    """The URL of a file, or its data URI."""
 
 
 def is_remote(source: str) -> bool:
@@ -4697,9 +4801,10 @@ def is_remote(source: str) -> bool:
 
 def local_path(source: str) -> str:
     """A path, be it written as a file: URL."""
-    if not source.lower().startswith("file://"):
+    url = re.fullmatch(r"file:(?://(?:localhost)?)?(/.*)", source, re.I)
+    if url is None:
         return source
-    return urllib.parse.unquote(source[len("file://") :].removeprefix("localhost"))
+    return urllib.parse.unquote(url[1])
 
 
 def open_regular_file(path: str) -> IO[bytes]:
@@ -4770,7 +4875,8 @@ TYPES_READ: dict[str, str] = {}
 
 def open_media_file(path: str) -> MediaFile:
     """A picture, a clip or a sound, which is media to its end and not by its first bytes alone."""
-    with open_regular_file(home_path(path)) as file:
+    path = home_path(local_path(path))
+    with open_regular_file(path) as file:
         content = file.read()
     digest = hashlib.sha256(content).hexdigest()
     is_new = digest not in TYPES_READ
@@ -4781,7 +4887,8 @@ def open_media_file(path: str) -> MediaFile:
     copy = copy_for_sending(path, content, content_type, is_new)
     if copy is not None:
         content, content_type = copy
-        name = os.path.splitext(name)[0] + str(mimetypes.guess_extension(content_type))
+        extension = content_type.rpartition("/")[2].replace("jpeg", "jpg")
+        name = f"{os.path.splitext(name)[0]}.{extension}"
     return MediaFile(content, content_type, digest, name)
 
 
@@ -4789,6 +4896,7 @@ def open_media_file(path: str) -> MediaFile:
 RARE_FORMATS = ("image/heic", "image/bmp", "image/tiff")
 ORIENTATION, GPS = 0x0112, 0x8825  # EXIF's numbers
 UPRIGHT = 1
+MAX_EXIF = 65_000  # bytes that JPEG has room for
 
 
 def copy_for_sending(
@@ -4802,26 +4910,44 @@ def copy_for_sending(
             say_rare_format(path, content_type)
         return None
     with picture(path, io.BytesIO(content)) as image:
-        changes = []
-        if content_type == "image/heic":
-            changes.append("sent as JPEG")
-        if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
-            changes.append("turned upright")
-        if tells_place(image):
-            changes.append("sent without the place where it was taken")
-        if is_told and content_type in RARE_FORMATS and not changes:
+        changes = changes_for_sending(image, content_type)
+        if is_told and content_type in RARE_FORMATS and content_type != "image/heic":
             say_rare_format(path, content_type)
-        if not changes or is_animated(image):
+        if not changes:
+            return None
+        if has_frames(image):
+            if is_told:
+                note(f"{path}: an animation is sent as it is, with what it tells of its place")
             return None
         if is_told:
             note(f"{path}: {', '.join(changes)}")
         return upright_copy(image, content_type)
 
 
+def changes_for_sending(image: Image.Image, content_type: str) -> list[str]:
+    """What is to be told of the copy that is sent; nothing if none is needed."""
+    changes = []
+    if content_type == "image/heic":
+        changes.append("sent as JPEG")
+    if orientation_of(image) != UPRIGHT:
+        changes.append("turned upright")
+    if tells_place(image):
+        changes.append("sent without the place where it was taken")
+    return changes
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's number for how a picture lies; whatever is none counts as upright."""
+    orientation = image.getexif().get(ORIENTATION)
+    if isinstance(orientation, int) and 2 <= orientation <= 8:
+        return orientation
+    return UPRIGHT
+
+
 def say_rare_format(path: str, content_type: str) -> None:
     help_text = ""
     if content_type == "image/heic":
-        help_text = "; with the package pillow-heif it is sent as JPEG"
+        help_text = ", and it may tell where it was taken; with pillow-heif it is sent as JPEG"
     name = content_type.rpartition("/")[2].upper()
     note(f"{path}: only some models read {name}{help_text}")
 
@@ -4831,30 +4957,37 @@ def tells_place(image: Image.Image) -> bool:
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     if isinstance(xmp, str):
         xmp = xmp.encode()
-    return bool(image.getexif().get_ifd(GPS)) or b"GPSL" in xmp
+    return bool(image.getexif().get_ifd(GPS)) or b"exif:GPS" in xmp
 
 
-def is_animated(image: Image.Image) -> bool:
+def has_frames(image: Image.Image) -> bool:
     return getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
 
 
 def upright_copy(image: Image.Image, content_type: str) -> tuple[bytes, str]:
     """A picture as its EXIF orientation means it, with its colours and without its place."""
     image_format = str(image.format)
-    keywords: Fields = {"icc_profile": image.info.get("icc_profile")}
+    keywords = present(icc_profile=image.info.get("icc_profile"), dpi=image.info.get("dpi"))
+    if image.mode == "CMYK":  # it becomes RGB, which the profile is not for
+        keywords.pop("icc_profile", None)
     if image_format in ("MPO", "HEIF"):
         image_format, content_type = "JPEG", "image/jpeg"
     upright = ImageOps.exif_transpose(image)
-    if image_format == "JPEG":
+    if image_format in ("JPEG", "WEBP"):
         keywords["quality"] = 95
-        upright = upright.convert("L" if upright.mode == "L" else "RGB")
+    if image_format == "JPEG" and upright.mode != "L":
+        upright = upright.convert("RGB")
     exif = upright.getexif()
-    if GPS in exif:
-        del exif[GPS]
+    for number in (ORIENTATION, GPS):
+        if number in exif:
+            del exif[number]
+    exif_bytes = exif.tobytes()
+    if len(exif_bytes) > MAX_EXIF:
+        exif_bytes = b""
     for name in ("xmp", "XML:com.adobe.xmp"):
         upright.info.pop(name, None)
     buffer = io.BytesIO()
-    upright.save(buffer, image_format, exif=exif.tobytes(), **keywords)
+    upright.save(buffer, image_format, exif=exif_bytes, **keywords)
     return buffer.getvalue(), content_type
 
 
@@ -5132,7 +5265,7 @@ def children(node: Leaf) -> Iterator[Leaf]:
 
 def is_media_source(name: str, value: Any) -> bool:
     """Whether an argument of that name is a media file to be sent: a path or a URL."""
-    if isinstance(value, LocalFile):
+    if isinstance(value, FileSource):
         return True
     return isinstance(value, str) and value != "" and name.endswith(("_url", "_urls"))
 
@@ -5667,16 +5800,21 @@ async def public_addresses(client: httpx.AsyncClient, url: httpx.URL) -> list[st
     return [str(address) for address in addresses]
 
 
-def refuse_local_url(source: str) -> None:
+def refuse_local_url(source: str, hint: str = FILE_HINT) -> None:
     """fal fetches what a URL names, and cannot reach this machine or its neighbours."""
-    host = (urllib.parse.urlsplit(source).hostname or "").rstrip(".")
+    if not is_link(source):
+        return
+    try:
+        host = (urllib.parse.urlsplit(source).hostname or "").rstrip(".")
+    except ValueError as exc:
+        raise usage_error(f"not a URL: {redact(source)[:200]}") from exc
     literal = literal_address(host)
     is_reachable = is_public_name(host)
     if literal is not None:
         is_reachable = is_public_address(literal)
-    if is_link(source) and not is_reachable:
-        message = f"fal cannot reach {redact(source)[:200]}"
-        raise usage_error(message, "Name the local file itself: it is uploaded.")
+    if not is_reachable:
+        place = re.sub("//[^/@]*@", "//", source)  # no password
+        raise usage_error(f"fal cannot reach {place[:200]}", hint)
 
 
 def refused_url(url: httpx.URL) -> Failure:
@@ -6240,7 +6378,8 @@ async def likely_endpoints(model: str) -> list[str]:
     model_rows = descend(answer, ["models"])
     if not isinstance(model_rows, list):
         return []
-    return [str(descend(model_row, ["endpoint_id"])) for model_row in model_rows]
+    endpoints = [descend(model_row, ["endpoint_id"]) for model_row in model_rows]
+    return list(filter(is_text, endpoints))
 
 
 async def look_up(model: str) -> Any:
@@ -6837,6 +6976,10 @@ class Order(NamedTuple):
         if fitted.problems:
             messages = (f"{row['field']}: {row['message']}" for row in fitted.problems)
             raise Failure("invalid_arguments", "; ".join(messages), details=fitted.problems)
+        for name, value in self.asked.get("arg", {}).items():
+            sent = fitted.arguments.get(name)
+            if sent == value and type(sent) is str and is_media_file(sent):
+                fitted.notes.append(f"{name} is sent as text, not as the file {value}")
         for source in media_sources(fitted.arguments):
             if is_remote(source):
                 refuse_local_url(source)
@@ -7136,7 +7279,7 @@ class Batch:
         job.index = index
         job.arguments = order.asked
         varied = order.task.varied
-        return BatchEntry(job, order, {"index": index, varied: order.asked[varied]})
+        return BatchEntry(job, order, {"index": index, varied: order.asked.get(varied)})
 
     @property
     def endpoint(self) -> str:
@@ -7343,10 +7486,12 @@ def flags_of_one_job(task: Task, shared: Arguments, item: str | Arguments) -> Fi
     flags: Fields = {task.varied: item}
     if isinstance(item, Mapping):
         flags = dict(item)
-    extra = {**shared.get("extra_json", {}), **flags.pop("extra", {})}
+    merged = {
+        "extra_json": {**shared.get("extra_json", {}), **flags.pop("extra", {})},
+        "arg": {**shared.get("arg", {}), **flags.pop("arg", {})},
+    }
     flags = {**shared, **flags}
-    if extra:
-        flags["extra_json"] = extra
+    flags.update({name: values for name, values in merged.items() if values})
     return flags
 
 

@@ -82,6 +82,8 @@ def typed_alike(one: Any, other: Any) -> bool:
         return all(typed_alike(one[name], other[name]) for name in one)
     if isinstance(one, list):
         return all(map(typed_alike, one, other))
+    if isinstance(one, skill_fal.FileSource):
+        return isinstance(other, str)
     return type(one) is type(other)
 
 
@@ -124,10 +126,20 @@ def cases(rows: Mapping[str, Case]) -> Callable[[Callable[..., None]], Callable[
             {},
             refused={"photos": "required"},
         ),
+        "a list whose default is empty": Case(
+            model("photos", photos=list_of(LINK, default=[])),
+            {},
+            refused={"photos": "required"},
+        ),
         "a list in which something else is asked for": Case(
             model("photos", photos=TEXTS, seed=WHOLE),
             {"seed": 1},
             refused={"photos": "required"},
+        ),
+        "a list of objects whose default is empty": Case(
+            model("base_images", base_images=list_of(thing(url=LINK), default=[])),
+            {},
+            refused={"base_images": "required"},
         ),
         "a picture whose default is somebody else's": Case(
             model("photo_url", photo_url={**TEXT, "default": "https://example.com/demo.png"}),
@@ -221,6 +233,12 @@ TICKS = {**WHOLE, "minimum": 1, "maximum": 1000}
             {"frame_count": 40},
             ("--duration 2.5 becomes frame_count 40: 2.5 s at 16",),
         ),
+        "a rate in capitals": Case(
+            model(frame_count={**TICKS, "description": "Frames to render (24 FPS)."}),
+            {"duration": 2},
+            {"frame_count": 48},
+            ("48: 2 s at 24",),
+        ),
         "a length that counts frames": Case(
             model(
                 clip_length={**TICKS, "description": "Number of frames to make."},
@@ -230,11 +248,23 @@ TICKS = {**WHOLE, "minimum": 1, "maximum": 1000}
             {"clip_length": 60},
             ("--duration 3 becomes clip_length 60",),
         ),
-        "frames as text": Case(
-            model(frames=TEXT, fps={**WHOLE, "default": 20}),
+        "frames that are named by another word": Case(
+            model(total_frames=TICKS, fps={**WHOLE, "default": 20}),
             {"duration": 3},
-            {"frames": "60"},
-            ("becomes frames 60",),
+            {"total_frames": 60},
+            ("--duration 3 becomes total_frames 60",),
+        ),
+        "a rate that is named by another word": Case(
+            model(frames=TICKS, target_fps={**WHOLE, "default": 20}),
+            {"duration": 3},
+            {"frames": 60},
+            ("--duration 3 becomes frames 60",),
+        ),
+        "frames as text": Case(
+            model(frame_count=TEXT, fps={**WHOLE, "default": 20}),
+            {"duration": 3},
+            {"frame_count": "60"},
+            ("becomes frame_count 60",),
         ),
         "seconds go before frames": Case(
             model(frames=TICKS, fps={**WHOLE, "default": 20}, seconds=WHOLE),
@@ -296,6 +326,18 @@ def ticking(**keywords: Any) -> dict[str, Any]:
             {"frame_count": 17},
             ("17:",),
         ),
+        "a limit between two steps": Case(
+            ticking(multipleOf=8, maximum=100), {"duration": 4.25}, {"frame_count": 96}, ("96:",)
+        ),
+        "a limit between two steps in words": Case(
+            ticking(description="8n+1", maximum=120),
+            {"duration": 5},
+            {"frame_count": 113},
+            ("113:",),
+        ),
+        "a lower limit between two steps": Case(
+            ticking(multipleOf=8, minimum=20), {"duration": 0.75}, {"frame_count": 24}, ("24:",)
+        ),
         "a limit in a variant": Case(
             model(frames=maybe({**WHOLE, "maximum": 60}), fps={**WHOLE, "default": 24}),
             {"duration": 2.51},
@@ -307,6 +349,9 @@ def ticking(**keywords: Any) -> dict[str, Any]:
         ),
         "far below": Case(
             ticking(minimum=81, maximum=121), {"duration": 1}, refused={"frame_count": "below 81"}
+        ),
+        "8N+1": Case(
+            ticking(description="8N+1 frames"), {"duration": 3}, {"frame_count": 73}, ("73:",)
         ),
         "a limit that is excluded": Case(
             ticking(exclusiveMaximum=97, multipleOf=8),
@@ -576,6 +621,12 @@ def test_the_nearest_by_area_is_sent_and_always_noted(case: Case) -> None:
             {"aspect_ratio": "3:2"},
             {"framing": {"value": "3:2"}},
         ),
+        "free text in an object": Case(
+            model(shape=thing(ratio={**TEXT, "default": "16:9"})),
+            sized(800, 600),
+            {"shape": {"ratio": "4:3"}},
+            ("4:3",),
+        ),
         "labels under a name that says nothing": Case(
             model(variant=one_of("1280x720", "720x1280")),
             sized(1920, 1080),
@@ -623,13 +674,35 @@ def test_the_nearest_by_area_is_sent_and_always_noted(case: Case) -> None:
             {"out_size": "320x200"},
             ("out_size 320x200",),
         ),
+        "free text as pixels, by pattern": Case(
+            model(out_size={**TEXT, "pattern": r"^\d+x\d+$"}),
+            sized(320, 200),
+            {"out_size": "320x200"},
+            ("out_size 320x200",),
+        ),
+        "free text as pixels with a star": Case(
+            model(out_size={**TEXT, "default": "1024*1024", "pattern": r"^\d+\*\d+$"}),
+            sized(320, 200),
+            {"out_size": "320*200"},
+            ("out_size 320*200",),
+        ),
         "numbers by other names": Case(
             model(output_width=WHOLE, output_height=WHOLE),
             sized(640, 480),
             {"output_width": 640, "output_height": 480},
         ),
+        "numbers that are texts": Case(
+            model(target_width=TEXT, target_height=TEXT),
+            sized(640, 480),
+            {"target_width": "640", "target_height": "480"},
+        ),
         "free text as a ratio, or nothing": Case(
             model(screen_shape=maybe(TEXT, default="16:9")),
+            {"aspect_ratio": "4:3"},
+            {"screen_shape": "4:3"},
+        ),
+        "free text by a pattern, or nothing": Case(
+            model(screen_shape=maybe({**TEXT, "pattern": r"^\d+:\d+$"})),
             {"aspect_ratio": "4:3"},
             {"screen_shape": "4:3"},
         ),
@@ -658,6 +731,12 @@ def test_sizes_are_found_by_what_the_schema_takes(case: Case) -> None:
         ),
         "a switch": Case(
             model(keep_ratio=YES_OR_NO), {"aspect_ratio": "4:3"}, {}, ("takes no --aspect-ratio",)
+        ),
+        "a switch or nothing": Case(
+            model(keep_ratio=maybe(YES_OR_NO)),
+            {"aspect_ratio": "4:3"},
+            {},
+            ("takes no --aspect-ratio",),
         ),
         "a number or nothing": Case(
             model(canvas_scale=maybe(NUMBER)),
@@ -724,6 +803,18 @@ def test_what_is_no_size_is_not_taken_for_one(case: Case) -> None:
             {"picture_size": "640x480"},
             ("becomes picture_size 640x480",),
         ),
+        "what is too much": Case(
+            model(canvas={**BOX, "description": "No side must exceed 2048 pixels."}),
+            sized(640, 480),
+            {"canvas": sized(640, 480)},
+            ("No side must exceed 2048 pixels.",),
+        ),
+        "what is refused": Case(
+            model(canvas={**BOX, "description": "Sides larger than 2048 are refused."}),
+            sized(640, 480),
+            {"canvas": sized(640, 480)},
+            ("Sides larger than 2048 are refused.",),
+        ),
         "of what a shape comes to": Case(
             model(canvas={**BOX, "description": "Minimum side: 512 pixels."}),
             {"aspect_ratio": "1:1"},
@@ -767,6 +858,16 @@ def test_limits_that_stand_in_words_are_shown(case: Case) -> None:
             {"image_url": [A]},
             {"source_link": A},
         ),
+        "told by its format and description": Case(
+            model("subject", subject={**LINK, "description": "The picture of whom to paint."}),
+            {"image_url": [A]},
+            {"subject": A},
+        ),
+        "told by its format and an example": Case(
+            model("original", original={**LINK, "examples": ["https://example.com/x.jpg"]}),
+            {"image_url": [A]},
+            {"original": A},
+        ),
         "a lone required one beside optional ones": Case(
             model("portrait_url", portrait_url=TEXT, backdrop_photo=TEXT, mask_picture=TEXT),
             {"image_url": [A]},
@@ -792,6 +893,11 @@ def test_limits_that_stand_in_words_are_shown(case: Case) -> None:
             {"image_url": [A]},
             {"story_frames": [{"url": A}]},
         ),
+        "objects in a list that may be null": Case(
+            model(input_pictures=maybe(list_of(thing(url=TEXT)))),
+            {"image_url": [A, B]},
+            {"input_pictures": [{"url": A}, {"url": B}]},
+        ),
         "the first of two frames": Case(
             model("opening_frame", opening_frame=TEXT, closing_frame=TEXT),
             {"image_url": [A]},
@@ -809,6 +915,11 @@ def test_limits_that_stand_in_words_are_shown(case: Case) -> None:
         ),
         "a picture or nothing": Case(
             model(pet_photo=maybe(LINK)), {"image_url": [A]}, {"pet_photo": A}
+        ),
+        "an object or nothing": Case(
+            model(hero_photo=maybe(thing(url=LINK))),
+            {"image_url": [A]},
+            {"hero_photo": {"url": A}},
         ),
         "the last frame, where there is no other": Case(
             model(last_frame=TEXT), {"image_url": [A]}, {"last_frame": A}
@@ -853,6 +964,16 @@ def test_a_lone_picture_takes_it_whatever_its_name(case: Case) -> None:
         ),
         "a choice of pictures": Case(
             model(sample_picture=one_of("cat", "dog")),
+            {"image_url": [A]},
+            refused={"image_url": "the model takes no image"},
+        ),
+        "a choice or nothing": Case(
+            model(sample_picture=maybe(one_of("cat", "dog"))),
+            {"image_url": [A]},
+            refused={"image_url": "the model takes no image"},
+        ),
+        "a switch or nothing": Case(
+            model(keep_photo=maybe(YES_OR_NO)),
             {"image_url": [A]},
             refused={"image_url": "the model takes no image"},
         ),
@@ -929,6 +1050,11 @@ def test_what_is_named_is_served_by_arg(case: Case) -> None:
             {"image_url": [A, B]},
             {"garment_photos": [A, B]},
         ),
+        "references are no frames": Case(
+            model("references", references=list_of({**LINK, "examples": [A]}), last_frame=TEXT),
+            {"image_url": [A, B]},
+            {"references": [A, B]},
+        ),
         "reference pictures beside frames": Case(
             model("ref_pictures", first_frame=TEXT, last_frame=TEXT, ref_pictures=TEXTS),
             {"image_url": [A, B]},
@@ -948,6 +1074,12 @@ def test_what_is_named_is_served_by_arg(case: Case) -> None:
             model("photo", photo=TEXT, costume_photo=TEXT),
             {"image_url": [A, B]},
             refused={"photo": "takes 1 image(s), not 2"},
+        ),
+        "one to a list or nothing": Case(
+            model(photos=maybe(TEXTS)), {"image_url": [A]}, {"photos": [A]}
+        ),
+        "two to a list or nothing": Case(
+            model("photos", photos=maybe(TEXTS)), {"image_url": [A, B]}, {"photos": [A, B]}
         ),
         "frames where the names say frames": Case(
             model(start_photo=TEXT, end_photo=TEXT, style_photos=TEXTS),
@@ -990,6 +1122,11 @@ def test_one_or_many_pictures(case: Case) -> None:
             {},
             refused={"movie_file": "required: --arg movie_file=FILE"},
         ),
+        "a picture is given": Case(
+            model("clip_url", clip_url=TEXT),
+            {"image_url": [A]},
+            refused={"image_url": "the model takes no image, but --arg clip_url=FILE"},
+        ),
         "a picture is given beside": Case(
             model("clip_url", clip_url=TEXT),
             {"image_url": [A], "arg": {"clip_url": "film.mp4"}},
@@ -999,6 +1136,11 @@ def test_one_or_many_pictures(case: Case) -> None:
             model("song_url", "photo", song_url=TEXT, photo=TEXT),
             {"image_url": [A], "arg": {"song_url": "hum.mp3"}},
             {"photo": A, "song_url": LocalFile("hum.mp3")},
+        ),
+        "a clip that its description tells": Case(
+            model("original", original={**LINK, "description": "The video to go on with."}),
+            {"arg": {"original": "film.mp4"}},
+            {"original": LocalFile("film.mp4")},
         ),
         "a clip and a list": Case(
             model("clip_url", "photos", clip_url=TEXT, photos=TEXTS),
@@ -1107,6 +1249,24 @@ def test_a_flag_is_found_by_words_and_noted(
             {},
             ("takes no --num-inference-steps",),
         ),
+        "words are no number": Case(
+            model(guidance_strength={**TEXT, "enum": ["low", "high"]}),
+            {"guidance_scale": 7.5},
+            {},
+            ("takes no --guidance-scale",),
+        ),
+        "words are no count": Case(
+            model(num_outputs=one_of("one", "many")),
+            {"num_images": 2},
+            {},
+            ("takes no --num-images",),
+        ),
+        "a list of objects is no prompt": Case(
+            model(captions=list_of(thing(text=TEXT, second=NUMBER))),
+            {"prompt": "A cat"},
+            {},
+            ("takes no --prompt",),
+        ),
         "a list of texts is one": Case(
             model(captions=TEXTS),
             {"prompt": "A cat"},
@@ -1186,6 +1346,9 @@ def test_a_flag_is_found_only_where_type_and_limits_agree(case: Case) -> None:
             {"num_inference_steps": 8},
             {"steps": "8"},
         ),
+        "a number that is written otherwise": Case(
+            model(cfg_scale=one_of("1.0", "2.0")), {"guidance_scale": 2}, {"cfg_scale": "2.0"}
+        ),
         "numbers and words": Case(
             model(level=one_of(1, "auto"), other=one_of(1, "auto"), version={"const": 2}),
             {"arg": {"level": "1", "other": "auto", "version": "2"}},
@@ -1256,6 +1419,11 @@ def test_a_required_default_is_sent(case: Case) -> None:
             {"image_url": [A, B]},
             refused={"photo_url": "takes 1 image(s), not 2"},
         ),
+        "two pictures too many": Case(
+            model("opening_frame", "closing_frame", opening_frame=TEXT, closing_frame=TEXT),
+            {"image_url": [A, B, C]},
+            refused={"opening_frame": "not 3"},
+        ),
         "pictures that could go to several": Case(
             model("room_photo", "chair_photo", room_photo=TEXT, chair_photo=TEXT),
             {"image_url": [A]},
@@ -1280,6 +1448,16 @@ def test_a_required_default_is_sent(case: Case) -> None:
             {**model(tempo=WHOLE), "additionalProperties": False},
             {"arg": {"tempi": "90"}},
             refused={"tempi": "Did you mean tempo?"},
+        ),
+        "a size that is none": Case(
+            model("shape", shape=one_of("16:9", "1:1")),
+            {"aspect_ratio": "round"},
+            refused={"aspect_ratio": "round is none of 16:9, 1:1"},
+        ),
+        "one side": Case(
+            model("shape", shape=one_of("16:9", "1:1")),
+            {"width": 512},
+            refused={"size": "give both --width and --height"},
         ),
         "a choice between types": Case(
             model(level={"anyOf": [{**WHOLE, "maximum": 9}, one_of("low", "high")]}),
@@ -1306,6 +1484,21 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
 
 @cases(
     {
+        "an unknown name": Case(
+            closed(model(tempo=WHOLE)),
+            {"extra_json": {"volume": 3}},
+            refused={"volume": "the model has no such argument, and refuses others"},
+        ),
+        "a name that is nearly known": Case(
+            closed(model(tempo=WHOLE)),
+            {"extra_json": {"temp": 3}},
+            refused={"temp": "Did you mean tempo?"},
+        ),
+        "two unknown names": Case(
+            closed(model(tempo=WHOLE)),
+            {"extra_json": {"volume": 3, "pitch": 4}},
+            refused={"volume": "refuses others", "pitch": "refuses others"},
+        ),
         "a known name": Case(
             closed(model(tempo=WHOLE)), {"extra_json": {"tempo": 3}}, {"tempo": 3}
         ),
@@ -1388,6 +1581,9 @@ def test_an_unknown_name_is_not_sent_to_a_closed_model(
             {"loop": False, "sharp": True, "wide": False},
         ),
         "null": Case(model(blur=maybe(NUMBER)), {"arg": {"blur": "null"}}, {"blur": None}),
+        "null as OpenAPI 3.0 has it": Case(
+            model(blur={**NUMBER, "nullable": True}), {"arg": {"blur": "null"}}, {"blur": None}
+        ),
         "null where a list of types has it": Case(
             model(blur={"type": ["number", "null"]}), {"arg": {"blur": "null"}}, {"blur": None}
         ),
@@ -1403,6 +1599,11 @@ def test_an_unknown_name_is_not_sent_to_a_closed_model(
         "a list by repetition": Case(
             model(tags=TEXTS), {"arg": {"tags": ["red", "7"]}}, {"tags": ["red", "7"]}
         ),
+        "a list of numbers by repetition": Case(
+            model(levels=maybe(list_of(WHOLE))),
+            {"arg": {"levels": ["1", "20"]}},
+            {"levels": [1, 20]},
+        ),
         "a list of objects by repetition": Case(
             model(styles=list_of(thing(name=TEXT, weight=NUMBER))),
             {"arg": {"styles": ['{"name": "a"}', '{"weight": 1}']}},
@@ -1417,6 +1618,11 @@ def test_an_unknown_name_is_not_sent_to_a_closed_model(
             model(styles=list_of(thing(name=TEXT))),
             {"arg": {"styles": '{"name": "a"}'}},
             {"styles": [{"name": "a"}]},
+        ),
+        "a field of any type is read as JSON": Case(
+            model(data={}, more={}),
+            {"arg": {"data": '{"a": 1}', "more": "plain words"}},
+            {"data": {"a": 1}, "more": "plain words"},
         ),
         "values that are typed already": Case(
             model(loop=YES_OR_NO, tags=list_of(WHOLE), voice=thing(name=TEXT), blur=maybe(NUMBER)),
@@ -2014,6 +2220,27 @@ def test_a_value_is_right_where_jsonschema_says_so(value: Any, schema: dict[str,
     agrees(value, schema)
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    SCALARS,
+    st.lists(LEAVES, min_size=1, max_size=3),
+    some_of({**NUMBER_KEYWORDS, **TEXT_KEYWORDS, "type": TYPES}),
+)
+def test_what_stands_beside_alternatives_counts_as_well(
+    value: Any, parts: list[dict[str, Any]], beside: dict[str, Any]
+) -> None:
+    agrees(value, {**beside, "anyOf": parts})
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([0, 0.0, 1, 1.0, True, False, "0", None, [1], [1.0], [True]])),
+    st.booleans(),
+)
+def test_what_is_the_same_in_a_list(values: list[Any], wanted: bool) -> None:
+    agrees(values, {"type": "array", "uniqueItems": wanted})
+
+
 NEAR = st.sampled_from([0, 0.0, 1, 1.0, True, False, "0", None])
 NESTED = NEAR | st.lists(NEAR, max_size=2) | st.dictionaries(NAMES, NEAR, max_size=2)
 
@@ -2021,6 +2248,13 @@ NESTED = NEAR | st.lists(NEAR, max_size=2) | st.dictionaries(NAMES, NEAR, max_si
 @settings(max_examples=300, deadline=None)
 @given(NEAR, st.lists(NEAR, min_size=1, max_size=3))
 def test_what_is_the_same_as_a_listed_value(value: Any, listed: list[Any]) -> None:
+    agrees(value, {"enum": listed})
+    agrees(value, {"const": listed[0]})
+
+
+@settings(max_examples=300, deadline=None)
+@given(NESTED, st.lists(NESTED, min_size=1, max_size=3))
+def test_what_is_the_same_as_a_listed_list_or_object(value: Any, listed: list[Any]) -> None:
     agrees(value, {"enum": listed})
     agrees(value, {"const": listed[0]})
 

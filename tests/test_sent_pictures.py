@@ -331,8 +331,8 @@ def test_without_pillow_heif_a_note_says_what_would_help(
 ) -> None:
     done = submit(fal, cli, heic.name, env=without_heif)
     assert done.notes == (
-        f"note: {heic.name}: only some models read HEIC; with the package pillow-heif it is sent"
-        " as JPEG\n"
+        f"note: {heic.name}: only some models read HEIC, and it may tell where it was taken; with"
+        " pillow-heif it is sent as JPEG\n"
     )
     (upload,) = uploads(fal)
     assert (upload.name, upload.content_type) == (heic.name, "image/heic")
