@@ -667,3 +667,115 @@ def test_who_wants_no_schema_wants_no_search(fal: Sandbox, cli: Cli) -> None:
     accepted(fal)
     done = cli("submit-t2i", "--model", UNKNOWN, "--prompt", "A cat", "--no-schema")
     assert (done.status, done.notes, searches(fal), len(fal.requests)) == (0, "", [], 1)
+
+
+# Files whatever their field is called, and what is told where something is not sent
+
+
+@pytest.mark.parametrize("field", ["model_image", "portrait", "reference"])
+def test_a_local_picture_is_uploaded_whatever_its_field_is_called(
+    fal: Sandbox, cli: Cli, photo: Path, field: str
+) -> None:
+    described = {**TEXT, "format": "uri", "description": "The picture to start from."}
+    tell(fal, {field: described}, field)
+    assert cli(*SUBMIT_I2V, "--image-url", photo.name).status == 0
+    (upload,) = fal.uploads
+    assert arguments(fal)[field] == upload.url
+
+
+@pytest.mark.parametrize("field", ["model_image", "portrait"])
+def test_a_url_that_fal_cannot_reach_is_refused_in_any_field(
+    fal: Sandbox, cli: Cli, field: str
+) -> None:
+    tell(fal, {field: TEXT}, field)
+    done = cli(*SUBMIT_I2V, "--arg", f"{field}=http://192.168.1.2/a.png")
+    assert_nothing_sent(fal, done)
+    assert done.error["message"] == "fal cannot reach http://192.168.1.2/a.png"
+
+
+@pytest.mark.parametrize("flag", ["--image-url", "--webhook-url"])
+def test_a_url_that_is_none(fal: Sandbox, cli: Cli, flag: str) -> None:
+    done = cli(*SUBMIT, flag, "http://[bad/a.png")
+    assert_nothing_sent(fal, done)
+    assert "not a URL: http://[bad/a.png" in done.error["message"]
+
+
+def test_the_name_of_a_picture_that_goes_as_text_is_noted(
+    fal: Sandbox, cli: Cli, photo: Path
+) -> None:
+    tell(fal, {"outfit": {**TEXT, "description": "What to wear."}})
+    done = cli(*SUBMIT, "--arg", f"outfit={photo.name}")
+    assert f"note: outfit is sent as text, not as the file {photo.name}\n" in done.notes
+    assert arguments(fal)["outfit"] == photo.name
+
+
+def test_numbers_given_twice_make_a_list_of_numbers(fal: Sandbox, cli: Cli) -> None:
+    tell(fal, {"levels": {"type": "array", "items": NUMBER}})
+    assert cli(*SUBMIT, "--arg", "levels=7", "--arg", "levels=8").status == 0
+    assert json.dumps(arguments(fal)["levels"]) == "[7, 8]"
+
+
+def test_names_given_twice_go_without_a_schema(fal: Sandbox, cli: Cli) -> None:
+    assert cli(*SUBMIT, "--no-schema", "--arg", "m=1", "--arg", "m=b").status == 0
+    assert arguments(fal)["m"] == [1, "b"]
+
+
+def test_a_jobs_own_arguments_come_beside_those_of_all(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
+    tell(fal, {"mode": TEXT, "strength": NUMBER})
+    (tmp_path / "jobs.txt").write_text('{"prompt": "A", "arg": {"strength": 0.5}}')
+    argv = ("--model", MODEL, "--prompts-file", "jobs.txt", "--arg", "mode=b")
+    assert cli("batch-t2i", *argv).status == 0
+    assert arguments(fal) == {"prompt": "A", "mode": "b", "strength": 0.5}
+
+
+def test_a_job_may_name_its_prompt_as_the_model_does(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
+    tell(fal, {})
+    (tmp_path / "jobs.txt").write_text('{"arg": {"prompt": "A"}}')
+    assert cli("batch-t2i", "--model", MODEL, "--prompts-file", "jobs.txt").status == 0
+    assert arguments(fal) == {"prompt": "A"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "noted"),
+    [
+        (("--width", "640", "--height", "480"), "--width and --height"),
+        (("--aspect-ratio", "4:3"), "--aspect-ratio"),
+    ],
+    ids=["pixels", "shape"],
+)
+def test_a_size_that_arg_has_said_already(
+    fal: Sandbox, cli: Cli, flags: tuple[str, ...], noted: str
+) -> None:
+    tell(fal, {"image_size": {"enum": ["square", "landscape_4_3"]}})
+    done = cli(*SUBMIT, *flags, "--arg", "image_size=square")
+    assert done.notes == f"note: {noted}: --arg has image_size, which is sent as it is\n"
+    assert arguments(fal)["image_size"] == "square"
+
+
+def test_a_picture_that_arg_has_given_already(fal: Sandbox, cli: Cli) -> None:
+    tell(fal, {"image_url": TEXT})
+    done = cli(*SUBMIT, "--image-url", A, "--arg", f"image_url={A}")
+    assert_nothing_sent(fal, done)
+    assert "the model takes no further image: --arg has image_url" in done.error["message"]
+
+
+@pytest.mark.parametrize("tail", ["/api", "/playground", "?share=1", "/api/#top"])
+def test_the_pages_beside_a_models_page_name_it(fal: Sandbox, cli: Cli, tail: str) -> None:
+    done = cli("submit-t2i", "--model", f"https://fal.ai/models/{FLUX}{tail}", "--prompt", "A cat")
+    assert (done.status, done.json["model"]) == (0, FLUX)
+
+
+def test_a_file_url_with_one_slash(fal: Sandbox, cli: Cli, photo: Path) -> None:
+    done = cli("submit-i2v", "--model", KLING, "--image-url", f"file:{photo.resolve()}")
+    assert (done.status, len(fal.uploads)) == (0, 1)
+
+
+def test_a_file_url_in_extra_json(fal: Sandbox, cli: Cli, photo: Path) -> None:
+    extra = json.dumps({"mask_url": f"file://{photo.resolve()}"})
+    assert cli(*SUBMIT, "--extra-json", extra).status == 0
+    (upload,) = fal.uploads
+    assert arguments(fal)["mask_url"] == upload.url

@@ -387,3 +387,45 @@ def test_a_picture_that_is_changed_for_sending_is_the_same_job(
     lying(6).save(tmp_path / "b.jpg", exif=exif(6))  # which is sent just like the first
     assert cli(*argv, "b.jpg").status == 0
     assert len(fal.jobs) == 3
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 700])
+def test_an_orientation_that_is_none_turns_nothing(
+    fal: Sandbox, cli: Cli, tmp_path: Path, orientation: int
+) -> None:
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    upright().save(tmp_path / "a.jpg", exif=tags.tobytes())
+    assert submit(fal, cli, "a.jpg").notes == ""
+    assert uploads(fal)[0].content == (tmp_path / "a.jpg").read_bytes()
+
+
+def test_a_place_in_an_animation_is_told(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    """It is not drawn anew, which would lose its times or its quality."""
+    frames = [upright(), lying(3)]
+    frames[0].save(
+        tmp_path / "a.webp", save_all=True, append_images=frames[1:], exif=exif(place=True)
+    )
+    done = submit(fal, cli, "a.webp")
+    assert (
+        done.notes
+        == "note: a.webp: an animation is sent as it is, with what it tells of its place\n"
+    )
+    assert uploads(fal)[0].content == (tmp_path / "a.webp").read_bytes()
+
+
+def test_a_picture_for_print_that_is_turned_loses_its_profile(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
+    """The profile is of inks, which the RGB that it becomes has not."""
+    lying(6, "CMYK").save(tmp_path / "a.jpg", exif=exif(6), icc_profile=PROFILE)
+    submit(fal, cli, "a.jpg")
+    sent = opened(uploads(fal)[0])
+    assert (sent.mode, sent.info.get("icc_profile")) == ("RGB", None)
+
+
+def test_a_place_that_only_xmp_calls_a_destination(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    xmp = XMP.format(' exif:GPSDestLatitude="52,30.0N"').encode()
+    save(upright(), tmp_path / "a.jpg", "JPEG", xmp=xmp)
+    assert PLACELESS in submit(fal, cli, "a.jpg").notes
+    assert b"GPSDest" not in uploads(fal)[0].content
