@@ -1836,14 +1836,14 @@ def violations(value: Any, schema: Fields, field: str = "") -> list[Fields]:
     if value is None and schema.get("nullable"):
         return []
     choices = [part for part in subschemas(schema) if type_names(part) != ["null"]]
-    are_lists = bool(choices) and all(literals(part) for part in choices)
-    if subschemas(schema) and not (are_lists and value is not None):
+    if subschemas(schema):
         beside = {key: item for key, item in schema.items() if key not in ("anyOf", "oneOf")}
         nearest = violations_of_nearest(value, subschemas(schema), field)
+        if nearest and choices and all(literals(part) for part in choices):
+            message = choice_message(value, offered_values(schema))
+            return [value_problem(field, value, message, "literal_error")]
         return nearest or violations(value, beside, field)
     listed = literals(schema)
-    if are_lists:
-        listed = offered_values(schema)
     if listed and not is_listed(value, listed):
         message = choice_message(value, listed)
         return [value_problem(field, value, message, "literal_error")]
@@ -2636,6 +2636,9 @@ class SizeField(NamedTuple):
     def name(self) -> str:
         return self.field.name
 
+    def is_called(self, word: str) -> bool:
+        return word in self.field.words
+
     @property
     def is_whole(self) -> bool:
         """Whether one label says both shape and pixels."""
@@ -2835,7 +2838,8 @@ class Canvas:
 
     @property
     def shape(self) -> SizeField | None:
-        return self.first(lambda size_field: size_field.is_shape)
+        named = self.first(lambda size_field: size_field.is_shape and size_field.is_called("ratio"))
+        return named or self.first(lambda size_field: size_field.is_shape)
 
     @property
     def resolution(self) -> SizeField | None:

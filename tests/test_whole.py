@@ -338,7 +338,7 @@ def test_half_an_answer_is_printed_and_is_none(
 
 @pytest.mark.parametrize("case", ["a URL", "half of some JSON"])
 def test_a_text_in_place_of_a_stream_is_printed(fal: Sandbox, cli: Cli, case: str) -> None:
-    content_type, text = TEXTS[case]
+    content_type, text = {**TEXTS, **HALVES}[case]
     no_json(fal, content_type, text.encode())
     done = cli("stream-t2i", "--model", FLUX, "--prompt", "A cat", "--no-schema")
     assert (done.status, done.lines, done.error["type"]) == (1, [text], "not_a_stream")
