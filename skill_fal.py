@@ -1146,7 +1146,7 @@ PROMPT = argument_flag(
     "what to show; - reads it from stdin",
     read_prompt,
     like=r"((user|text|input|edit(ing)?|main|positive|scene|image|video)_)?(prompts?|instructions?"
-    r"|descriptions?|captions?|texts?|scripts?)|(text|prompt)_(input|text)",
+    r"|descriptions?|captions?|texts?|scripts?)|(text|prompt)_(input|text)|query",
     is_text=True,
     unless="--arg",
 )
@@ -1192,7 +1192,7 @@ MODEL_FLAGS = (
         "--negative-prompt TEXT",
         "what to leave out",
         read_plain_text,
-        like=r"neg(ative)?_(prompts?|texts?|descriptions?)",
+        like=r"(neg(ative)?|n)_(prompts?|texts?|descriptions?)|negative|prompt_negative",
         is_text=True,
     ),
     argument_flag(
@@ -1200,7 +1200,8 @@ MODEL_FLAGS = (
         "length, one that the model offers; of models that count frames, as many as it takes",
         read_positive,
         names=("duration", "duration_seconds", "seconds"),
-        like=r"((video|clip|output|target|total|generation)_)?(duration|length)(_in)?"
+        like=r"((video|clip|output|target|total|generation|audio|music|song|track|max)_)?"
+        r"(duration|length)(_in)?"
         r"(_(s|secs?|seconds|ms))?|(num|video|total)_seconds|seconds_total",
     ),
     argument_flag(
@@ -1223,8 +1224,9 @@ MODEL_FLAGS = (
         "--num-images N",
         "how many images",
         read_positive_int,
-        like=r"(num(ber_of)?|n|max|total)_(images|outputs|results|samples|generations|variations"
-        r"|pictures|videos)|n|batch_size|(image|output|result)_count|series_amount",
+        like=r"(num(ber)?(_of)?|n|max|total)_(images?|outputs|results|samples|generations|variations"
+        r"|variants|pictures|videos)|n|batch_size|(images?|output|result|sample)_count|variations"
+        r"|series_amount",
     ),
     argument_flag(
         "--seed N",
@@ -1239,14 +1241,15 @@ MODEL_FLAGS = (
         read_number,
         names=("guidance_scale", "cfg_scale", "guidance"),
         like=r"((text|prompt|true|real)_)?(guidance|guide|cfg)(_(scale|strength|value|weight))?"
-        r"|classifier_free_guidance(_scale)?",
+        r"|classifier_free_guidance(_scale)?|(guidance|cfg)_scale_text",
     ),
     argument_flag(
         "--num-inference-steps N",
         "denoising steps",
         read_positive_int,
         names=("num_inference_steps", "steps_num", "num_steps", "steps"),
-        like=r"(num(ber)?_)?(of_)?((inference|infer|sampling|sampler|denoising|diffusion)_)?steps?"
+        like=r"((num(ber)?|n)_)?(of_)?((inference|infer|sampl(e|ing|er)|denois(e|ing)|diffusion"
+        r"|ddim)_)?steps?"
         r"(_(num|count))?",
     ),
     ARG,
@@ -1640,7 +1643,7 @@ class SchemaReader:
             schema = {**self.read(target, depth + 1, (*references, reference)), **schema}
         for part in schema.pop("allOf", []):
             schema = both_schemas(part, schema)
-        return with_plain_bounds(schema)
+        return with_plain_bounds(with_flat_choices(schema))
 
     def _read_keywords(self, node: Fields, depth: int, references: tuple[str, ...]) -> Fields:
         schema: Fields = {}
@@ -1673,6 +1676,22 @@ class SchemaReader:
         if isinstance(value, list):
             return all(self._take_line(item, depth + 1) for item in value)
         return not isinstance(value, float) or math.isfinite(value)
+
+
+def with_flat_choices(schema: Fields) -> Fields:
+    """A choice between choices as one choice."""
+    for keyword in ("anyOf", "oneOf"):
+        parts: list[Fields] = []
+        for part in schema.get(keyword, []):
+            inner = part.keys() & {"anyOf", "oneOf"}
+            is_choice_alone = len(inner) == 1 and not part.keys() - inner - NOT_CHECKED
+            parts += subschemas(part) if is_choice_alone else [part]
+        if parts:
+            schema[keyword] = parts
+    return schema
+
+
+NOT_CHECKED = {"title", "description", "default", "examples"}
 
 
 def with_plain_bounds(schema: Fields) -> Fields:
@@ -2188,8 +2207,10 @@ def file_kind(field: ModelField) -> str | None:
     named = kind_by_words(reversed(field.words))  # the last word counts: model_image is an image
     if any(re.fullmatch(COUNT_WORDS, word) for word in field.words):
         return None
-    is_noun = kind_by_words(field.words[-1:]) in ("image", "video", "audio")
-    if not (is_noun or re.fullmatch(URL_WORDS, field.words[-1]) or is_url_by_schema(field)):
+    last_words = [word for word in field.words if not word.isdigit()][-1:]
+    is_noun = kind_by_words(last_words) in ("image", "video", "audio")
+    is_url = any(re.fullmatch(URL_WORDS, word) for word in last_words)
+    if not (is_noun or is_url or is_url_by_schema(field)):
         return None
     described = kind_by_words(words_of(field.description))
     if re.search(r"\b(zip|archive|tar)\b", field.description, re.I):
@@ -2199,6 +2220,8 @@ def file_kind(field: ModelField) -> str | None:
 
 def is_url_by_schema(field: ModelField) -> bool:
     """Whether the format or an example says that a text is a URL."""
+    if re.search(r"\bURLs?\b", field.description[:40], re.I):
+        return True
     for variant in variants(field.schema):
         if variant.get("format") in ("uri", "url", "uri-reference"):
             return True
@@ -2239,7 +2262,7 @@ PLAIN_WORDS = (
     rf"{FIRST_WORDS}|{URL_WORDS}|images?|imgs?|photos?|pictures?|frames?|inputs?|init|base|original"
     r"|main|data|\d+"
 )
-FURTHER_WORDS = r"second|third|fourth"
+FURTHER_WORDS = r"second|third|fourth|[2-9]"
 # Of names of lists that are the model's main pictures, too.
 REFERENCE_WORDS = r"references?|refs?|subjects?"
 # Of names of pictures that go with another one.
@@ -2254,6 +2277,7 @@ class PictureField(NamedTuple):
     is_list: bool
     key: str | None = None  # of the URL in an object
     takes_one: bool = False  # beside a list, just one
+    beside: Fields = {}  # what an object needs besides, by its defaults  # noqa: RUF012
 
     @property
     def name(self) -> str:
@@ -2297,7 +2321,7 @@ class PictureField(NamedTuple):
         """The pictures as the field takes them."""
         items: list[Any] = list(sources)
         if self.key is not None:
-            items = [{self.key: source} for source in sources]
+            items = [{self.key: source, **self.beside} for source in sources]
         if self.is_list and not (self.takes_one and len(items) == 1):
             return items
         return items[0]
@@ -2312,6 +2336,16 @@ def picture_fields(fields: Iterable[ModelField]) -> list[PictureField]:
     return found
 
 
+def unknown_files(fields: Iterable[ModelField]) -> list[PictureField]:
+    """The required files of which nothing says what they are."""
+    found = []
+    for field in fields:
+        is_untold = file_kind(field) == "other" and kind_by_words(field.words) is None
+        if field.is_required and is_untold:
+            found.append(PictureField(field, is_list=False))
+    return found
+
+
 def as_picture_field(field: ModelField) -> PictureField | None:
     """How a field takes pictures; None if it takes none, or more than just their URLs."""
     takes_one = file_kind(field) == "image"
@@ -2319,16 +2353,31 @@ def as_picture_field(field: ModelField) -> PictureField | None:
         takes_list = "array" in type_names(variant)
         item = field._replace(schema=variant)
         if takes_list:
-            item = field._replace(schema=variant.get("items", {}))
+            item = item_of(field, variant)
         if takes_list and file_kind(item) == "image":
             return PictureField(field, takes_list, takes_one=takes_one)
         key = picture_key(item)
         is_meant = field.is_required or kind_by_words(field.words) == "image"
         if key is not None and is_meant:
-            return PictureField(field, takes_list, key)
+            return PictureField(field, takes_list, key, beside=required_defaults(item.schema))
     if takes_one:
         return PictureField(field, is_list=False)
     return None
+
+
+def required_defaults(schema: Fields) -> Fields:
+    defaults = {}
+    for field in fields_of(schema):
+        if field.is_required and "default" in field.schema:
+            defaults[field.name] = field.default
+    return defaults
+
+
+def item_of(field: ModelField, variant: Fields) -> ModelField:
+    """What a list holds, as a field that is described as the list is."""
+    items = variant.get("items", {})
+    described = {"description": field.description, **items}
+    return field._replace(schema=described)
 
 
 def picture_key(field: ModelField) -> str | None:
@@ -2352,7 +2401,7 @@ def fit_pictures(fitted: Fit, sources: list[str]) -> None:
     """The first picture starts the clip, the second ends it; a list takes all of them."""
     if not sources:
         return
-    pictures = picture_fields(fitted.free_fields())
+    pictures = picture_fields(fitted.free_fields()) or unknown_files(fitted.free_fields())
     places = places_of_pictures(pictures, sources)
     if places and is_beside_other_files(fitted, places[0][0]):
         places = []
@@ -2426,10 +2475,11 @@ def main_picture(pictures: Sequence[PictureField], count: int) -> PictureField |
     plain = [candidate for candidate in required or pictures if candidate.is_plain]
     singles = [candidate for candidate in plain if not candidate.is_list]
     lists = [candidate for candidate in plain if candidate.is_list]
-    if len(required) == 1:
+    optional = [candidate for candidate in pictures if candidate.is_plain]
+    if len(required) == 1 and not (required[0].has("masks?") and optional):
         return required[0]
     if required:
-        return first_of(singles, lists)
+        return first_of(singles, lists, optional)
     unframed = [candidate for candidate in singles if not candidate.is_first_frame]
     has_end = any(candidate.is_last_frame for candidate in pictures)
     if count > 1 and not (count == 2 and has_end):
@@ -2727,7 +2777,9 @@ def is_pair_of_sides(field: ModelField, variant: Fields) -> bool:
     has_numbers = "array" in type_names(variant) and takes_numbers(items)
     has_two = variant.get("minItems") == variant.get("maxItems") == 2
     is_described = re.search(r"\bwidth\b.{0,20}\bheight\b", field.description, re.I) is not None
-    return has_numbers and names_a_size(field) and (has_two or is_described)
+    shown = [field.default, *as_list(field.schema.get("examples", []))]
+    is_shown = any(isinstance(example, list) and len(example) == 2 for example in shown)
+    return has_numbers and names_a_size(field) and (has_two or is_described or is_shown)
 
 
 def takes_numbers(schema: Fields) -> bool:
@@ -2779,6 +2831,9 @@ def with_free_text(size_field: SizeField) -> SizeField:
     examples = as_list(field.schema.get("examples", []))
     for shown in (field.default, *examples, *described):
         extent = extent_of(shown)
+        if str(shown) in PRESETS:
+            labels = [(name, extent_of_sides(*sides)) for name, sides in PRESETS.items()]
+            return size_field._replace(labels=labels)
         if extent is not None and extent.sides:
             separator = re.sub(r"[\d ]", "", str(shown))[:1] or "x"
             return size_field._replace(text=SIDES_TEXT, separator=separator)
@@ -2930,32 +2985,46 @@ def fit_sides_to_labels(fitted: Fit, canvas: Canvas, sides: Mapping[str, int], s
     """A label for all of it, or one for the shape and one for the pixels."""
     wish = extent_of_sides(sides["width"], sides["height"])
     targets = [canvas.shape, canvas.resolution]
-    if canvas.whole is not None:
+    has_whole = canvas.whole is not None and nearest_label(canvas.whole, wish, []) is not None
+    if has_whole or not any(targets):
         targets = [canvas.whole]
     fit_nearest(fitted, targets, wish, shown)
-    if canvas.whole is None and canvas.shape is None:
+    if not has_whole and canvas.shape is None:
         fitted.notes[-1] += "; the shape is not sent, for the model takes none"
 
 
 def fit_words(fitted: Fit, canvas: Canvas, words: Mapping[str, str]) -> None:
     """A shape and a resolution in the model's own words, or as the pixels that they come to."""
     wish = Extent()
-    understood = {}
+    open_words = {}
     for name, text in words.items():
-        extent = extent_of(text, is_shape=name == "aspect_ratio") or Extent()
-        if name == "aspect_ratio" and extent.ratio:
+        has_own_word = fit_own_word(fitted, canvas, name, text)
+        extent = extent_asked(name, text)
+        if extent.ratio and name == "aspect_ratio":
             wish = wish._replace(ratio=extent.ratio)
-        elif name == "resolution" and extent.pixels:
-            wish = wish._replace(pixels=extent.pixels, short_side=extent.short_side)
-        elif fit_own_word(fitted, canvas, name, text):
-            continue
-        else:
+        if extent.pixels and name == "resolution":
+            wish = extent._replace(ratio=wish.ratio or extent.ratio)
+        if not has_own_word and extent == Extent():
             fitted.settle(*(size_field.name for size_field in canvas.fields))
-            fitted.refuse(name, no_such_size_message(canvas, text), "literal_error")
+            fitted.refuse(name, no_such_size_message(canvas, name, text), "literal_error")
             return
-        understood[name] = text
-    if understood:
-        fit_wish(fitted, canvas, wish, understood)
+        if not has_own_word:
+            open_words[name] = text
+    if wish.sides and [*open_words] == ["resolution"] == [*words]:
+        width, height = wish.sides
+        fit_sides(fitted, canvas, {"width": width, "height": height})
+    elif open_words:
+        fit_wish(fitted, canvas, wish, open_words)
+
+
+def extent_asked(name: str, text: str) -> Extent:
+    """What a flag's text says, nothing of it if it is not what the flag is for."""
+    if name == "resolution" and re.fullmatch(r"\d{3,4}", text):
+        text = f"{text}p"
+    extent = extent_of(text, is_shape=name == "aspect_ratio") or Extent()
+    if name == "aspect_ratio":
+        return Extent(extent.ratio)
+    return extent if extent.pixels else Extent()
 
 
 def fit_own_word(fitted: Fit, canvas: Canvas, name: str, text: str) -> bool:
@@ -2963,11 +3032,14 @@ def fit_own_word(fitted: Fit, canvas: Canvas, name: str, text: str) -> bool:
     whether it does.
     """
     for size_field in canvas.fields:
-        is_meant = size_field.is_resolution
+        is_meant = size_field.is_whole or size_field.is_resolution
         if name == "aspect_ratio":
-            is_meant = size_field.is_shape or size_field.is_whole
+            is_meant = size_field.is_whole or size_field.is_shape
+        if size_field.name in fitted.arguments:
+            continue
         labels = offered_values(size_field.field.schema)
-        if size_field.text in (RATIO_TEXT, RESOLUTION_TEXT):
+        is_of_flag = extent_asked(name, text) != Extent() or text == "auto"
+        if size_field.text in (RATIO_TEXT, RESOLUTION_TEXT) and is_of_flag:
             labels = [text]
         for label in labels:
             if is_meant and str(label).lower() == text.lower():
@@ -2976,10 +3048,12 @@ def fit_own_word(fitted: Fit, canvas: Canvas, name: str, text: str) -> bool:
     return False
 
 
-def no_such_size_message(canvas: Canvas, text: str) -> str:
+def no_such_size_message(canvas: Canvas, name: str, text: str) -> str:
     offered = []
     for size_field in canvas.fields:
-        offered += [str(label) for label, _ in size_field.labels]
+        is_meant = size_field.is_shape if name == "aspect_ratio" else size_field.is_resolution
+        if is_meant or size_field.is_whole:
+            offered += [str(label) for label, _ in size_field.labels]
     if not offered:
         return f"{text} is no size"
     return f"{text} is none of {cut(', '.join(offered), 1000)}"
@@ -2993,6 +3067,9 @@ def fit_wish(fitted: Fit, canvas: Canvas, wish: Extent, words: Mapping[str, str]
     targets = [parts[name] for name in words]
     shown = flags_in_words(words)
     whole = canvas.whole
+    if None in targets and not wish.ratio and canvas.has_own_shape:
+        fitted.leave_out("resolution", advice_text="; give --aspect-ratio, too")
+        return
     told = completed(wish, canvas.default)
     if None not in targets:
         fit_nearest(fitted, targets, wish, shown, words)
@@ -3022,9 +3099,6 @@ def has_label_of_shape(size_field: SizeField, wish: Extent) -> bool:
 
 def fit_pixels(fitted: Fit, canvas: Canvas, wish: Extent, shown: str) -> None:
     """The width and the height that a shape and a number of pixels come to."""
-    if wish.ratio is None and canvas.has_own_shape:
-        fitted.leave_out("resolution", advice_text="; give --aspect-ratio, too")
-        return
     assert canvas.limits
     width, height = sides_within(wish, *canvas.limits)
     sides = {"width": width, "height": height}
@@ -3170,8 +3244,10 @@ def resolution_in_words(wish: Extent, own_words: Sequence[str]) -> str | None:
 
 # Lengths: seconds, or frames at a rate
 
-FRAMES_LIKE = r"((num(ber)?|total|max|output|n)_)?(of_)?(video_)?frames|(video_)?frame_count"
-RATE_LIKE = r"((target|output|video|export)_)?(fps|framerate|frame_rate|frames_per_second)"
+FRAMES_LIKE = r"((num(ber)?|total|max|output|n)_)?(of_)?(video_)?frames|(video_)?frame_(count|num)"
+RATE_LIKE = (
+    r"((target|output|video|export|sample)_)?(fps|framerate|frame_rate|frames_per_second)(_output)?"
+)
 
 
 def fit_length(fitted: Fit, seconds: float | None) -> None:
@@ -3235,10 +3311,10 @@ def fit_frames(fitted: Fit, frames: ModelField, seconds: float) -> None:
         fitted.leave_out("duration", advice_text=way.rstrip())
         return
     number = nearest_number(round(seconds * rate), frames)
-    lowest, highest = range_of(frames.schema)
+    lowest, highest = range_of_frames(frames)
     if not lowest <= number <= highest:
         fitted.settle(frames.name)
-        limit = f"below {lowest}" if number < lowest else f"above {highest}"
+        limit = f"below {lowest:g}" if number < lowest else f"above {highest:g}"
         message = f"{seconds:g} s are {number} frames at {rate:g} a second, {limit}"
         fitted.refuse(frames.name, message, "duration")
         return
@@ -3273,13 +3349,22 @@ def nearest_number(number: int, field: ModelField) -> int:
     if numbers:
         return int(min(numbers, key=lambda value: abs(value - number)))
     step, start = step_of(field)
-    lowest, highest = range_of(field.schema)
+    lowest, highest = range_of_frames(field)
     number = round((number - start) / step) * step + start
-    if lowest - step < number < lowest:
+    if lowest - step <= number < lowest:
         number += step
-    if highest < number < highest + step:
+    if highest < number <= highest + step:
         number -= step
     return number
+
+
+def range_of_frames(field: ModelField) -> tuple[float, float]:
+    """The least and the most that the field takes, as keywords or the description say."""
+    lowest, highest = range_of(field.schema)
+    match = re.search(r"between (\d{1,5}) (?:and|to) (\d{1,5})", field.description[:MAX_REFERENCE])
+    if match is None:
+        return lowest, highest
+    return max(lowest, float(match[1])), min(highest, float(match[2]))
 
 
 def step_of(field: ModelField) -> tuple[int, int]:
@@ -3391,6 +3476,7 @@ def readings(value: Any, schema: Fields) -> list[Any]:
     found = [value]
     if isinstance(value, str):
         found += json_readings(value)
+        found += [value] if in_other_type(value) is None else [in_other_type(value)]
     elif is_bound(value):
         found.append(in_other_type(value))
     for variant in variants(schema):
@@ -3502,7 +3588,9 @@ class Fit:
         if flag is not None:
             return flag
         field = next(field for field in self.model_fields if field.name == name)
-        value = "FILE" if file_kind(field) else "VALUE"
+        items = [item_of(field, variant) for variant in variants(field.schema)]
+        kinds = {file_kind(field), *map(file_kind, items)}
+        value = "VALUE" if kinds <= {None, "other"} else "FILE"
         return f"--arg {name}={value}"
 
 

@@ -1922,7 +1922,7 @@ def test_a_resolution_in_the_models_own_words(case: Case) -> None:
             model(shape=one_of("16:9", "9:16"), tier=one_of("720p", "1080p")),
             {"aspect_ratio": "9:16", "resolution": "1K"},
             {"shape": "9:16", "tier": "720p"},
-            ("--aspect-ratio 9:16 --resolution 1K becomes shape 9:16 and tier 720p",),
+            ("--resolution 1K becomes tier 720p",),
         ),
         "an object": Case(
             model(canvas=BOX),
@@ -2391,3 +2391,161 @@ def test_an_exclusive_bound_is_read(node: dict[str, Any], read: dict[str, Any]) 
     assert SchemaReader({}).read(node) == read
     problems = skill_fal.violations(0.5, SchemaReader({}).read({"type": "number", **node}))
     assert bool(problems) == (node.get("exclusiveMinimum") == 2.5)
+
+
+# What further unseen models asked for
+
+
+def fitted_to(properties: dict[str, Any], *required: str, **asked: Any) -> dict[str, Any]:
+    """What a model with these fields is sent."""
+    schema = SchemaReader({}).read({"properties": properties, "required": [*required]})
+    return fit_arguments(asked, schema).arguments
+
+
+WIDE = {"enum": ["512x992", "992x512"], "default": "992x512"}
+
+
+@pytest.mark.parametrize(
+    ("properties", "asked", "sent"),
+    [
+        ({"resolution": WIDE}, {"resolution": "512x992"}, {"resolution": "512x992"}),
+        ({"tier": WIDE}, {"resolution": "512X992"}, {"tier": "512x992"}),
+        (
+            {"canvas": {"anyOf": [BOX, {"enum": ["square_hd"]}], "default": "square_hd"}},
+            {"resolution": "1920x1080"},
+            {"canvas": {"width": 1920, "height": 1080}},
+        ),
+        (
+            {"form": {"enum": ["square", "square_hd"]}},
+            {"aspect_ratio": "square"},
+            {"form": "square"},
+        ),
+        ({"tier": {"enum": ["720p", "1080p"]}}, {"resolution": "1080"}, {"tier": "1080p"}),
+        (
+            {"picture_size": {**TEXT, "default": "square_hd"}},
+            {"width": 1024, "height": 768},
+            {"picture_size": "landscape_4_3"},
+        ),
+        (
+            {"board_size": {"type": "array", "items": WHOLE, "default": [1000, 1000]}},
+            {"width": 1920, "height": 1080},
+            {"board_size": [1920, 1080]},
+        ),
+        (
+            {"canvas": {"anyOf": [{"anyOf": [BOX, {"enum": ["square_hd"]}]}, {"type": "null"}]}},
+            {"width": 640, "height": 480},
+            {"canvas": {"width": 640, "height": 480}},
+        ),
+        (
+            {"tier": {"enum": ["768x512"]}, "shape": {"enum": ["3:2", "2:3"]}},
+            {"width": 512, "height": 768},
+            {"shape": "2:3"},
+        ),
+    ],
+    ids=[
+        "a label of pixels",
+        "a label in capitals",
+        "pixels that are called a resolution",
+        "a shape by its very name",
+        "lines without a p",
+        "names of sizes in free text",
+        "a list of two sides",
+        "a choice in a choice",
+        "a shape where no whole label has it",
+    ],
+)
+def test_further_sizes(
+    properties: dict[str, Any], asked: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    assert fitted_to(properties, **asked) == sent
+
+
+@pytest.mark.parametrize("seconds", [3, 10])
+def test_limits_of_frames_in_words_are_kept(seconds: int) -> None:
+    ticks = {**WHOLE, "description": "Must be between 81 to 100 (inclusive)."}
+    fitted = fit_arguments(
+        {"duration": seconds},
+        {"properties": {"num_frames": ticks, "fps": {**WHOLE, "default": 16}}},
+    )
+    assert [problem["field"] for problem in fitted.problems] == ["num_frames"]
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(5, 81), (5.1, 82), (6.3, 100)])
+def test_a_frame_beside_the_limit_is_the_limit(seconds: float, frames: int) -> None:
+    ticks = {**WHOLE, "minimum": 81, "maximum": 100}
+    properties = {"frame_num": ticks, "sample_fps": {**WHOLE, "default": 16}}
+    assert fitted_to(properties, duration=seconds) == {"frame_num": frames}
+
+
+A, B = "https://example.com/a.png", "https://example.com/b.png"
+
+
+@pytest.mark.parametrize(
+    ("properties", "required", "sources", "sent"),
+    [
+        (
+            {"input_urls": {"type": "array", "items": TEXT, "description": "URLs of the images."}},
+            ("input_urls",),
+            [A, B],
+            {"input_urls": [A, B]},
+        ),
+        (
+            {"input": {**TEXT, "description": "URL of the input image"}},
+            ("input",),
+            [A],
+            {"input": A},
+        ),
+        ({"input": {**TEXT, "format": "uri"}}, ("input",), [A], {"input": A}),
+        (
+            {"photo_url_1": TEXT, "photo_url_2": TEXT},
+            ("photo_url_1", "photo_url_2"),
+            [A, B],
+            {"photo_url_1": A, "photo_url_2": B},
+        ),
+        ({"image": TEXT, "image_2": TEXT}, (), [A, B], {"image": A, "image_2": B}),
+        ({"mask_photo": TEXT, "photo": TEXT}, ("mask_photo",), [A], {"photo": A}),
+        (
+            {
+                "photos": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"photo_url": TEXT, "tag": {**TEXT, "default": "a"}},
+                        "required": ["photo_url", "tag"],
+                    },
+                }
+            },
+            ("photos",),
+            [A],
+            {"photos": [{"photo_url": A, "tag": "a"}]},
+        ),
+    ],
+    ids=[
+        "a list by its description",
+        "one by its description",
+        "an address of whatever",
+        "numbered and required",
+        "numbered and optional",
+        "not the mask",
+        "objects with defaults",
+    ],
+)
+def test_further_pictures(
+    properties: dict[str, Any], required: tuple[str, ...], sources: list[str], sent: dict[str, Any]
+) -> None:
+    assert fitted_to(properties, *required, image_url=sources) == sent
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("song_length", {"duration": 8}),
+        ("variations", {"num_images": 3}),
+        ("ddim_steps", {"num_inference_steps": 9}),
+        ("prompt_negative", {"negative_prompt": "fog"}),
+    ],
+)
+def test_further_names_of_flags(name: str, asked: dict[str, Any]) -> None:
+    (value,) = asked.values()
+    schema = TEXT if isinstance(value, str) else WHOLE
+    assert fitted_to({name: schema}, **asked) == {name: value}
