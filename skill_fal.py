@@ -191,7 +191,6 @@ else:
 
 Arguments = Mapping[str, Any]  # of a model, by name; or what the user asked, by flag
 Fields = dict[str, Any]
-Distance = tuple[float, ...]  # of a size from another, 0.0 for none; the first weighs most
 Operation = TypeVar("Operation", bound=Callable[..., Any])
 
 
@@ -1054,7 +1053,7 @@ def read_picture(source: str) -> str:
     if is_remote(source):
         refuse_local_url(source)
         return source
-    path = read_local_file(local_path(source))
+    path = read_local_file(source)
     with open_regular_file(path) as file:
         content_type = media_type(file.read(HEAD_BYTES))
     if content_type is None or not content_type.startswith("image/"):
@@ -2129,6 +2128,11 @@ class ModelField(NamedTuple):
         return False
 
 
+def shown_values(schema: Fields) -> list[Any]:
+    """The default, None if there is none, and the examples."""
+    return [schema.get("default"), *as_list(schema.get("examples", []))]
+
+
 def words_of(text: str) -> list[str]:
     """The words of a name or a description: image_url and imageUrl are image and url."""
     spaced = re.sub(r"(?<=[a-z\d])(?=[A-Z])", "_", text[:MAX_REFERENCE])
@@ -2246,7 +2250,7 @@ def kind_by_words(words: Iterable[str]) -> str | None:
 
 
 def kind_by_examples(schema: Fields) -> str | None:
-    for text in [schema.get("default"), *as_list(schema.get("examples", []))]:
+    for text in shown_values(schema):
         for kind, pattern in FILE_EXTENSIONS.items():
             if isinstance(text, str) and re.search(pattern, text[:MAX_REFERENCE], re.I):
                 return kind
@@ -2706,6 +2710,12 @@ class SizeField(NamedTuple):
             return True
         return any(extent.pixels and not extent.ratio for _, extent in self.labels)
 
+    def answers(self, flag: str) -> bool:
+        """Whether it says what --aspect-ratio or --resolution asks, be it among more."""
+        if flag == "aspect_ratio":
+            return self.is_whole or self.is_shape
+        return self.is_whole or self.is_resolution
+
     @property
     def default(self) -> Extent:
         """The size that the model has if it is told none, as far as it tells."""
@@ -2777,8 +2787,7 @@ def is_pair_of_sides(field: ModelField, variant: Fields) -> bool:
     has_numbers = "array" in type_names(variant) and takes_numbers(items)
     has_two = variant.get("minItems") == variant.get("maxItems") == 2
     is_described = re.search(r"\bwidth\b.{0,20}\bheight\b", field.description, re.I) is not None
-    shown = [field.default, *as_list(field.schema.get("examples", []))]
-    is_shown = any(isinstance(example, list) and len(example) == 2 for example in shown)
+    is_shown = any(isinstance(pair, list) and len(pair) == 2 for pair in shown_values(field.schema))
     return has_numbers and names_a_size(field) and (has_two or is_described or is_shown)
 
 
@@ -2828,8 +2837,7 @@ def with_free_text(size_field: SizeField) -> SizeField:
     if not is_free or not names_a_size(field):
         return size_field
     described = re.findall(r"\d+ ?[:x\u00d7*] ?\d+", field.description[:MAX_REFERENCE])
-    examples = as_list(field.schema.get("examples", []))
-    for shown in (field.default, *examples, *described):
+    for shown in (*shown_values(field.schema), *described):
         extent = extent_of(shown)
         if str(shown) in PRESETS:
             labels = [(name, extent_of_sides(*sides)) for name, sides in PRESETS.items()]
@@ -2871,10 +2879,11 @@ class Canvas:
     """All that a model has to say a size with; the fields with the shortest names go first."""
 
     def __init__(self, fields: Sequence[ModelField]) -> None:
+        names_of_others = names_of_flags()
         self.fields: list[SizeField] = []
         for field in fields:
             size_field = as_size_field(field)
-            if size_field is not None and field.name not in names_of_flags():
+            if size_field is not None and field.name not in names_of_others:
                 self.fields.append(size_field)
         self.fields.sort(key=lambda size_field: len(size_field.field.words))
         self.sides = side_fields(fields)
@@ -2941,13 +2950,17 @@ def fit_size(fitted: Fit, sizes: Arguments) -> None:
     """Width and height, or a shape and a resolution, as the model says sizes: in numbers, by
     names, or by a shape and a resolution.
     """
+    if not sizes:
+        return
     canvas = Canvas(fitted.free_fields())
     sides = {name: sizes[name] for name in ("width", "height") if name in sizes}
     words = {name: sizes[name] for name in ("aspect_ratio", "resolution") if name in sizes}
-    given = [size_field.name for size_field in Canvas(fitted.model_fields).fields]
-    if sizes and given and not canvas.fields and not canvas.sides:
+    given = []
+    if not canvas.fields and not canvas.sides:
+        given = Canvas(fitted.model_fields).fields
+    if given:
         flags = " and ".join(map(flag_name, sizes))
-        fitted.notes.append(f"{flags}: --arg has {given[0]}, which is sent as it is")
+        fitted.notes.append(f"{flags}: --arg has {given[0].name}, which is sent as it is")
     elif sides:
         fit_sides(fitted, canvas, sides)
     elif words:
@@ -3031,18 +3044,15 @@ def fit_own_word(fitted: Fit, canvas: Canvas, name: str, text: str) -> bool:
     """Send what the model itself calls so, such as `auto`, or any text where any goes; returns
     whether it does.
     """
+    is_of_flag = extent_asked(name, text) != Extent() or text == "auto"
     for size_field in canvas.fields:
-        is_meant = size_field.is_whole or size_field.is_resolution
-        if name == "aspect_ratio":
-            is_meant = size_field.is_whole or size_field.is_shape
-        if size_field.name in fitted.arguments:
+        if size_field.name in fitted.arguments or not size_field.answers(name):
             continue
         labels = offered_values(size_field.field.schema)
-        is_of_flag = extent_asked(name, text) != Extent() or text == "auto"
         if size_field.text in (RATIO_TEXT, RESOLUTION_TEXT) and is_of_flag:
             labels = [text]
         for label in labels:
-            if is_meant and str(label).lower() == text.lower():
+            if str(label).lower() == text.lower():
                 fitted.set_size(size_field.field, size_field.value(label))
                 return True
     return False
@@ -3051,8 +3061,7 @@ def fit_own_word(fitted: Fit, canvas: Canvas, name: str, text: str) -> bool:
 def no_such_size_message(canvas: Canvas, name: str, text: str) -> str:
     offered = []
     for size_field in canvas.fields:
-        is_meant = size_field.is_shape if name == "aspect_ratio" else size_field.is_resolution
-        if is_meant or size_field.is_whole:
+        if size_field.answers(name):
             offered += [str(label) for label, _ in size_field.labels]
     if not offered:
         return f"{text} is no size"
@@ -3150,12 +3159,20 @@ def range_of(schema: Fields) -> tuple[float, float]:
     return lowest, highest
 
 
+def nearest_offered(number: float, schema: Fields) -> int | None:
+    """Of the numbers that a field offers, the nearest; None if it takes a range."""
+    offered = [as_number(value) for value in offered_values(schema)]
+    numbers = [value for value in offered if value is not None]
+    if not numbers:
+        return None
+    return int(min(numbers, key=lambda value: abs(value - number)))
+
+
 def whole_side(side: float, schema: Fields) -> int:
     """A side in steps of the schema's or of 8 pixels, not above it; or the nearest offered one."""
-    offered = [as_number(value) for value in offered_values(schema)]
-    numbers = [number for number in offered if number is not None]
-    if numbers:
-        return int(min(numbers, key=lambda number: abs(number - side)))
+    offered = nearest_offered(side, schema)
+    if offered is not None:
+        return offered
     step = 8
     for variant in variants(schema):
         if variant.get("multipleOf", 0) > 1:
@@ -3289,8 +3306,7 @@ def find_like(fields: Iterable[ModelField], pattern: str) -> ModelField | None:
 
 def shows_numbers(field: ModelField) -> bool:
     """Whether a field that takes text takes numbers, as its values and its default show."""
-    examples = as_list(field.schema.get("examples", []))
-    shown = (field.default, *examples, *offered_values(field.schema))
+    shown = (*shown_values(field.schema), *offered_values(field.schema))
     return any(as_number(value) is not None or in_seconds(value) for value in shown)
 
 
@@ -3344,10 +3360,9 @@ def nearest_number(number: int, field: ModelField) -> int:
     """The nearest that the field offers, or takes by its step; what is less than a step beyond a
     limit is the last step within it.
     """
-    offered = [as_number(value) for value in offered_values(field.schema)]
-    numbers = [value for value in offered if value is not None]
-    if numbers:
-        return int(min(numbers, key=lambda value: abs(value - number)))
+    offered = nearest_offered(number, field.schema)
+    if offered is not None:
+        return offered
     step, start = step_of(field)
     lowest, highest = range_of_frames(field)
     number = round((number - start) / step) * step + start
@@ -3395,8 +3410,7 @@ def length_value(seconds: float, schema: Fields) -> Any:
         seconds = int(seconds)
     if labels:
         return seconds
-    shown = [schema.get("default"), *as_list(schema.get("examples", []))]
-    has_unit = any(re.fullmatch(rf"{MEASURE} ?s", str(text)) for text in shown)
+    has_unit = any(re.fullmatch(rf"{MEASURE} ?s", str(text)) for text in shown_values(schema))
     if has_unit and not is_of(seconds, schema):
         return f"{seconds}s"
     return adapted(seconds, schema)
@@ -3476,9 +3490,9 @@ def readings(value: Any, schema: Fields) -> list[Any]:
     found = [value]
     if isinstance(value, str):
         found += json_readings(value)
-        found += [value] if in_other_type(value) is None else [in_other_type(value)]
-    elif is_bound(value):
-        found.append(in_other_type(value))
+    other = in_other_type(value)
+    if other is not None:
+        found.append(other)
     for variant in variants(schema):
         if "array" in type_names(variant):
             items = variant.get("items", {})
@@ -3529,7 +3543,6 @@ class Fit:
         self.strict = strict
         self.extra = extra or {}
         self.fields: Fields = schema.get("properties", {})
-        self.required: list[str] = schema.get("required", [])
         self.model_fields = fields_of(schema)
         self.arguments: Fields = {}
         self.notes: list[str] = []
@@ -3699,8 +3712,9 @@ def add_extra(fitted: Fit) -> None:
 def add_defaults(fitted: Fit) -> None:
     """Some models require what they have a default for."""
     for field in fitted.free_fields():
-        takes_files = file_kind(field) is not None or as_picture_field(field) is not None
-        if field.is_required and "default" in field.schema and not takes_files:
+        if not field.is_required or "default" not in field.schema:
+            continue
+        if file_kind(field) is None and as_picture_field(field) is None:
             fitted.arguments[field.name] = field.default
 
 
@@ -3761,10 +3775,8 @@ def flags_by_field(schema: Fields) -> dict[str, str]:
     canvas = Canvas(fields)
     for size_field in canvas.fields:
         flags = []
-        if size_field.sides or size_field.is_whole or size_field.is_shape:
-            flags.append("--width and --height")
-        if size_field.sides or size_field.is_whole or size_field.is_shape:
-            flags.append("--aspect-ratio")
+        if size_field.sides or size_field.answers("aspect_ratio"):
+            flags += ["--width and --height", "--aspect-ratio"]
         if size_field.is_resolution:
             flags.append("--resolution")
         ways.setdefault(size_field.name, ", ".join(flags))
