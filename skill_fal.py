@@ -81,6 +81,7 @@ import errno
 import fractions
 import functools
 import importlib
+import importlib.util
 import io
 import json
 import math
@@ -97,6 +98,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Container,
     Iterable,
     Iterator,
     Mapping,
@@ -148,10 +150,12 @@ if TYPE_CHECKING:
     import mimetypes
     import random
     import shutil
+    import socket
     import sqlite3
     import ssl
     import tempfile
     import traceback
+    import urllib.request as urllib_request
 
     import fal_client
     import httpx
@@ -183,10 +187,12 @@ else:
     pillow_heif = Lazy("pillow_heif")  # which reads HEIC, where it is installed
     random = Lazy("random")
     shutil = Lazy("shutil")
+    socket = Lazy("socket")
     sqlite3 = Lazy("sqlite3")
     ssl = Lazy("ssl")
     tempfile = Lazy("tempfile")
     traceback = Lazy("traceback")
+    urllib_request = Lazy("urllib.request")
     websockets = Lazy("websockets")
 
 Arguments = Mapping[str, Any]  # of a model, by name; or what the user asked, by flag
@@ -788,6 +794,8 @@ ERRORS: dict[str, ErrorKind] = {
     ),
     "connection_lost": ErrorKind(Exit.NETWORK, retryable=True),
     "gateway_error": ErrorKind(Exit.NETWORK, retryable=True),
+    "certificate_refused": ErrorKind(Exit.NETWORK),
+    "proxy_refused": ErrorKind(Exit.NETWORK),
     # Time, and signals.
     "timeout": ErrorKind(Exit.TIMEOUT),
     "interrupted": ErrorKind(Exit.INTERRUPTED),
@@ -821,8 +829,23 @@ ERRORS: dict[str, ErrorKind] = {
     "write_failed": ErrorKind(),
     "journal_failed": ErrorKind(),
     "output_failed": ErrorKind(),
-    # This program.
+    # The machine, and this program.
+    "machine_error": ErrorKind(),
     "internal_error": ErrorKind(),
+}
+
+# What the system says that a machine has no more of, in its own word, and what to do about it.
+MACHINE_LIMITS = {
+    "EMFILE": "Raise the limit of open files (ulimit -n), or ask for fewer things at once.",
+    "ENFILE": "Close other programs: the machine has too many files open.",
+    "ENOMEM": "Close other programs: the machine has no memory left.",
+    "ENOBUFS": "Close other programs: the machine has no memory left for connections.",
+    "EADDRNOTAVAIL": "Close other programs, or wait: the machine has no free port left.",
+    "EAGAIN": "Close other programs, or raise their limit (ulimit -u).",
+    "ENOSPC": "Free some space on the disk.",
+    "EDQUOT": "Free some space on the disk, of which you have a share.",
+    "EIO": "Check the disk: reading or writing failed.",
+    "EROFS": "Choose a place that can be written to.",
 }
 
 # What an HTTP status means where the answer does not say more.
@@ -856,6 +879,20 @@ def home_path(path: str) -> str:
     return expanded
 
 
+def absolute_path(path: str) -> str:
+    """The whole path, which leads on where the current folder is deleted from under the command."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError as exc:
+        hint = "Change to a folder that exists, or name the whole path."
+        raise usage_error("the current folder is not there any more", hint) from exc
+
+
+def cannot_read(source: str, exc: OSError) -> Failure:
+    """Why a file is not read: the user's fault, or that of a machine that is out of something."""
+    return machine_failure(exc) or usage_error(f"cannot read {source}: {reason_of(exc)}")
+
+
 # Values that flags take: each function reads the text after a flag, or refuses it.
 
 
@@ -877,7 +914,9 @@ def read_text(source: str) -> str:
         if len(content) > MAX_TEXT_BYTES:
             raise usage_error(f"more than {MAX_TEXT_BYTES} bytes of text: {source}")
         return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
+    except OSError as exc:
+        raise cannot_read(source, exc) from exc
+    except UnicodeDecodeError as exc:
         raise usage_error(f"cannot read {source}: {exc}") from exc
 
 
@@ -1064,7 +1103,7 @@ def read_picture(source: str) -> str:
 def read_journal_path(path: str) -> str:
     """The name of a file, new or not, in a folder that exists."""
     path = home_path(path)
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(absolute_path(path))
     if path in ("", "-") or not os.path.isdir(folder):
         raise usage_error(f"not a file name in a folder that exists: {path!r}")
     if os.path.lexists(path) and not os.path.isfile(path):
@@ -3855,24 +3894,227 @@ def api_key() -> str:
     return key
 
 
+# The user's network, as the environment describes it. What can be understood is used; what cannot
+# is a usage error that names the variable.
+
+PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+# The other programs that trust certificates of one's own: curl, requests, Node.js.
+OTHER_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+
+
+class Proxy(NamedTuple):
+    """A proxy of the user's: the variable that names it, its URL, and that without the password."""
+
+    variable: str
+    url: str  # user and password are percent-encoded
+    place: str
+
+    @property
+    def is_socks(self) -> bool:
+        return self.url.startswith("socks")
+
+
+def proxy_for(url: httpx.URL) -> Proxy | None:
+    """The proxy that leads to a URL; None where the way is direct."""
+    settings = urllib_request.getproxies()  # the environment's, or else the system's
+    for kind in (url.scheme, "all"):
+        if settings.get(kind):
+            if is_exempt(url, settings.get("no", "")):
+                return None
+            return read_proxy(proxy_variable(kind), settings[kind])
+    return None
+
+
+def proxy_variable(kind: str) -> str:
+    """The name of the variable that is read for URLs of a scheme; lower case comes first."""
+    name = f"{kind}_proxy"
+    if name in os.environ:
+        return name
+    names = [variable for variable in os.environ if variable.lower() == name]
+    return next(iter(names), "the system's proxy")
+
+
+def read_proxy(variable: str, setting: str) -> Proxy:
+    """A proxy as people write it: in quotes, without a scheme, a password with any characters."""
+    text = setting.strip().strip("'\"").strip()
+    if "://" not in text:
+        text = f"http://{text}"
+    scheme, _, rest = text.partition("://")
+    user_info, _, place = rest.rpartition("@")
+    place = place.rstrip("/")
+    scheme = scheme.lower()
+    shown = f"{variable} names {scheme}://{place}"[:200]
+    if scheme not in PROXY_SCHEMES:
+        schemes = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
+        raise usage_error(f"{shown}, which is no proxy that can be used", f"Write {schemes}.")
+    if not is_host_and_port(place):
+        raise usage_error(f"{shown}, which is no proxy", f"Write {variable}=http://HOST:PORT.")
+    return Proxy(variable, f"{scheme}://{encoded_user(user_info)}{place}", f"{scheme}://{place}")
+
+
+def is_host_and_port(place: str) -> bool:
+    """Whether it is HOST or HOST:PORT, an IPv6 address in brackets."""
+    match = re.fullmatch(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?", place, re.I)
+    return match is not None and int(match[2] or 1) in range(1, 65536)
+
+
+def encoded_user(user_info: str) -> str:
+    """USER:PASSWORD@ as a URL has it, be it percent-encoded already or not."""
+    if not user_info:
+        return ""
+    user, colon, password = user_info.partition(":")
+    words = [urllib.parse.quote(urllib.parse.unquote(word), safe="") for word in (user, password)]
+    return f"{words[0]}{colon}{words[1]}@"
+
+
+def is_exempt(url: httpx.URL, no_proxy: str) -> bool:
+    """Whether NO_PROXY names the host, or the system does where no variable speaks of proxies."""
+    host = url.host.rstrip(".").lower()
+    port = url.port or {"http": 80}.get(url.scheme, 443)
+    if not urllib_request.getproxies_environment():
+        return bool(urllib_request.proxy_bypass(host))
+    return any(exempts(entry, host, port) for entry in re.split(r"[\s,;]+", no_proxy))
+
+
+def exempts(entry: str, host: str, port: int) -> bool:
+    """Whether an entry of NO_PROXY means a host: a name and what is below it, an address or a
+    network, each perhaps with a port. Of what is none of these nothing is known.
+    """
+    entry = entry.strip("'\"").lower()
+    with_port = re.fullmatch(r"(\[.+\]|[^:]+):(\d+)", entry)
+    if with_port:
+        entry = with_port[1]
+        if int(with_port[2]) != port:
+            return False
+    address = literal_address(host)
+    if address is not None:
+        return address in network_of(entry.strip("[]"))
+    name = entry.removeprefix("*").strip(".")
+    return entry == "*" or (name != "" and f".{host}".endswith(f".{name}"))
+
+
+def network_of(text: str) -> Container[IPAddress]:
+    """The addresses that a text means, be it a network or one address; none for another text."""
+    if text == "*":
+        text = "::/0"
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return ()
+
+
+def require_package(package: str, module: str, proxy: Proxy) -> None:
+    """SOCKS needs a package that neither httpx nor websockets brings."""
+    if importlib.util.find_spec(module) is None:
+        raise usage_error(
+            f"{proxy.variable} names {proxy.place}, and for SOCKS a package is missing",
+            f'pip install "{package}", or set {proxy.variable} to an HTTP proxy.',
+        )
+
+
 def tls_context() -> ssl.SSLContext:
     """The one TLS context of a command: to make one takes as long as importing a library."""
-    return tls_context_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    return tls_context_of(
+        os.environ.get("SSL_CERT_FILE", ""),
+        os.environ.get("SSL_CERT_DIR", ""),
+        os.environ.get("SSLKEYLOGFILE", ""),
+    )
 
 
 @functools.cache
-def tls_context_of(certificate_file: str | None, certificate_folder: str | None) -> ssl.SSLContext:
-    """httpx reads both variables itself; they are the key under which a context is kept."""
-    return httpx.create_ssl_context()
+def tls_context_of(certificates: str, folders: str, key_log: str) -> ssl.SSLContext:
+    """A context for the values of the three variables; without certificates, for httpx's own."""
+    if key_log:
+        check_key_log(key_log)
+    if certificates:
+        return context_of_file(certificates, folders)
+    if folders:
+        check_certificate_folders(folders)
+        return ssl.create_default_context(capath=folders)
+    return httpx.create_ssl_context(trust_env=False)
 
 
-def web_client() -> httpx.AsyncClient:
-    """An HTTP client with the user's proxies and certificates, which takes no cookies."""
-    certificates = tls_context()
+def check_key_log(path: str) -> None:
+    """Python writes to it whenever a context is made."""
     try:
-        client = httpx.AsyncClient(verify=certificates, timeout=60)
-    except (ValueError, ImportError) as exc:  # such as a proxy that httpx cannot use
-        raise usage_error(f"the network's settings cannot be used: {exc}") from exc
+        with open(path, "a"):
+            pass
+    except OSError as exc:
+        raise certificates_error("SSLKEYLOGFILE", path, "cannot be written to") from exc
+
+
+def context_of_file(path: str, folders: str) -> ssl.SSLContext:
+    """The certificates of a file, and those of folders, which may be missing beside it."""
+    if not os.path.lexists(path):
+        raise certificates_error("SSL_CERT_FILE", path, "is not there")
+    if os.path.isdir(path):
+        raise certificates_error("SSL_CERT_FILE", path, "is a folder, which SSL_CERT_DIR takes")
+    try:
+        return ssl.create_default_context(cafile=path, capath=folders or None)
+    except ssl.SSLError as exc:
+        raise certificates_error("SSL_CERT_FILE", path, "holds no certificates (PEM)") from exc
+    except OSError as exc:
+        raise certificates_error("SSL_CERT_FILE", path, "cannot be read") from exc
+
+
+def check_certificate_folders(folders: str) -> None:
+    """OpenSSL finds a certificate by the hash that its file is called by, as c_rehash names it."""
+    for folder in folders.split(os.pathsep):
+        with contextlib.suppress(OSError):
+            if any(re.fullmatch(r"[0-9a-f]{8}\.\d+", name) for name in os.listdir(folder)):
+                return
+    raise certificates_error("SSL_CERT_DIR", folders, "holds no certificates")
+
+
+def certificates_error(variable: str, path: str, reason: str) -> Failure:
+    hint = f"Unset {variable}, or set it to what is there."
+    return usage_error(f"{variable} names {path}, which {reason}", hint)
+
+
+class Roads:
+    """An httpx transport that sends each request on the way that the user's network has for it:
+    directly, or by a proxy.
+    """
+
+    def __init__(self) -> None:
+        self.direct = httpx.AsyncHTTPTransport(verify=tls_context(), trust_env=False)
+        self._by_proxy: dict[str, httpx.AsyncHTTPTransport] = {}
+
+    def road_to(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+        proxy = proxy_for(url)
+        if proxy is None:
+            return self.direct
+        if proxy.url not in self._by_proxy:
+            self._by_proxy[proxy.url] = self._road_by(proxy)
+        return self._by_proxy[proxy.url]
+
+    def _road_by(self, proxy: Proxy) -> httpx.AsyncHTTPTransport:
+        if proxy.is_socks:
+            require_package("httpx[socks]", "socksio", proxy)
+        own_tls = None
+        if proxy.url.startswith("https:"):
+            own_tls = tls_context()
+        return httpx.AsyncHTTPTransport(
+            verify=tls_context(),
+            trust_env=False,
+            proxy=httpx.Proxy(proxy.url, ssl_context=own_tls),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self.road_to(request.url).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for road in (self.direct, *self._by_proxy.values()):
+            await road.aclose()
+
+
+def web_client(roads: Roads) -> httpx.AsyncClient:
+    """An HTTP client that takes no cookies, nor anything but its roads from the environment."""
+    client = httpx.AsyncClient(
+        transport=roads,  # type: ignore[arg-type]
+        trust_env=False,
+        timeout=60,
+    )
     client.cookies.jar.set_policy(cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     return client
 
@@ -3881,10 +4123,11 @@ class Connection:
     """The HTTP clients of an event loop, open for as long as somebody uses them.
 
     `web` carries no key: model search, downloads, and the way of fal-client's requests, which
-    bring their own.
+    bring their own. `direct` goes by no proxy, for hosts whose addresses were checked.
     """
 
     web: httpx.AsyncClient
+    direct: httpx.AsyncClient
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -3899,7 +4142,10 @@ class Connection:
             self._loop = loop
             self._users = 0
         if self._users == 0:
-            self.web = web_client()
+            roads = Roads()
+            roads.road_to(httpx.URL(MODELS_URL))  # what cannot be used is told before all else
+            self.web = web_client(roads)
+            self.direct = httpx.AsyncClient(transport=roads.direct, timeout=60)
             self._keyed = False
         self._users += 1
         try:
@@ -4007,7 +4253,8 @@ async def fetch_upload_token(client: httpx.AsyncClient, tokens: Any) -> Any:
 @contextlib.asynccontextmanager
 async def connect_websocket(url: str, headers: dict[str, str] | None = None) -> AsyncIterator[Any]:
     """A WebSocket that follows no redirect, and takes a second to close and not ten."""
-    keep_secret(httpx.URL(url).params.get("fal_jwt_token", ""))
+    target = httpx.URL(url)
+    keep_secret(target.params.get("fal_jwt_token", ""))
     connecting = websockets.connect(
         url,
         additional_headers=headers,
@@ -4015,10 +4262,27 @@ async def connect_websocket(url: str, headers: dict[str, str] | None = None) -> 
         close_timeout=1,
         max_size=None,
         ssl=tls_context(),
+        proxy=proxy_of_websockets(target),
     )
     connecting.process_redirect = lambda exc: exc  # type: ignore[method-assign]
-    async with connecting as socket:
-        yield socket
+    try:
+        websocket = await connecting
+    except OSError as exc:
+        raise failure_behind(exc, target) or unreachable_failure(exc, target) from exc
+    try:
+        yield websocket
+    finally:
+        await websocket.close()
+
+
+def proxy_of_websockets(target: httpx.URL) -> str | None:
+    """The URL of the proxy that leads to a wss:// URL."""
+    proxy = proxy_on_the_way(target)
+    if proxy is None:
+        return None
+    if proxy.is_socks:
+        require_package("python-socks[asyncio]", "python_socks", proxy)
+    return proxy.url
 
 
 def as_note(record: logging.LogRecord) -> bool:
@@ -4129,7 +4393,7 @@ class PaidOnce:
             if call.is_sent and call.pays:
                 raise explain(exc) or exc from exc
             if not call.is_sent and not self._reached:
-                raise unreachable_failure(exc) from exc
+                raise unsent_failure(exc) from exc
             note(f"{host}: {reason_of(exc)}: trying again")
             raise
 
@@ -4490,19 +4754,27 @@ def failures(job: Job) -> Iterator[None]:
         yield
     except Exception as exc:
         failure = explain(exc)
-        if failure is None and is_raised_here(exc):
+        if failure is None and not is_raised_by_talk(exc):
             raise  # a bug of ours, which keeps its traceback
         if failure is None:
             failure = unexpected_answer(exc)
         raise failure.happened_to(job) from exc
 
 
-def is_raised_here(exc: Exception) -> bool:
-    """Whether a line of ours raised it, and no library that read an answer."""
-    module = ""
+# The packages that read what fal answers.
+TALKERS = ("fal_client", "httpx", "httpcore", "httpx_sse", "h11", "websockets", "msgpack")
+
+
+def is_raised_by_talk(exc: Exception) -> bool:
+    """Whether a library that reads answers raised it, or what it calls, and no line of ours."""
+    is_talk = False
     for frame, _ in traceback.walk_tb(exc.__traceback__):
-        module = frame.f_globals.get("__name__", "")  # in the end, that of the innermost
-    return module in (__name__, "__main__")
+        module = frame.f_globals.get("__name__", "")
+        if module in (__name__, "__main__"):
+            is_talk = False
+        elif module.partition(".")[0] in TALKERS:
+            is_talk = True
+    return is_talk
 
 
 def seconds_from_now(seconds: float) -> float:
@@ -4916,7 +5188,7 @@ def open_regular_file(path: str) -> IO[bytes]:
     try:
         file = open(path, "rb", opener=open_at_once)  # noqa: SIM115
     except OSError as exc:
-        raise usage_error(f"cannot read {path}: {reason_of(exc)}") from exc
+        raise cannot_read(path, exc) from exc
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise usage_error(f"not a file: {path}")
@@ -4944,22 +5216,22 @@ def portable_name(path: str) -> str:
 
 def read_bytes(path: str) -> bytes:
     """The bytes of a file, or of stdin for `-`."""
-    if path != "-":
-        with open(path, "rb") as file:
-            return file.read()
-    if sys.stdin is None:
-        return b""
-    return sys.stdin.buffer.read()
+    with open_bytes(path) as file:
+        return file.read()
 
 
 def open_bytes(path: str) -> IO[bytes]:
     """A file to read and to seek in; stdin, for `-`, by way of a temporary one."""
-    if path != "-":
-        return open(path, "rb")
-    file = tempfile.TemporaryFile()
-    if sys.stdin is not None:
-        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
-    return file
+    try:
+        if path != "-":
+            return open(path, "rb")
+        file = tempfile.TemporaryFile()
+        if sys.stdin is not None:
+            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        file.seek(0)
+        return file
+    except OSError as exc:
+        raise cannot_read(path, exc) from exc
 
 
 class MediaFile(NamedTuple):
@@ -5570,8 +5842,8 @@ class Target:
         self._names_extension = path.endswith(".{ext}")
         fields = [field for _, field in self._parts if field]
         self.file = None if fields else path
-        self.named_file = os.path.abspath(path) if self.asked and not fields else None
-        self.folder = os.path.abspath(os.path.dirname(self._parts[0][0]))
+        self.named_file = absolute_path(path) if self.asked and not fields else None
+        self.folder = absolute_path(os.path.dirname(self._parts[0][0]))
         check_folder(self.folder)
 
     def _parse(self, path: str) -> list[tuple[str, str]]:
@@ -5603,7 +5875,7 @@ class Target:
             path += values[field]
         if self._names_extension:
             path, extension = os.path.splitext(path)
-        folder, name = os.path.split(os.path.abspath(path))
+        folder, name = os.path.split(absolute_path(path))
         return os.path.join(folder, shortened(name, 200)), extension
 
 
@@ -5662,7 +5934,7 @@ class Saving:
         self._reserved: list[str] = []  # of the names that are being given
         self._counts: dict[str, int] = {}  # by a folded name: no lower number of it is free
         file = self.target.file if self.target else None
-        if file and not self._is_free(os.path.abspath(file)):
+        if file and not self._is_free(absolute_path(file)):
             hint = "Name another file, or add --overwrite."
             raise usage_error(
                 f"argument --output: {file} exists already and is not overwritten", hint
@@ -5882,26 +6154,60 @@ def told_extension(content_type: str) -> str | None:
 # ---------------------------------------------------------------------------------------------
 
 
-async def public_addresses(client: httpx.AsyncClient, url: httpx.URL) -> list[str]:
-    """The addresses of a URL's host, which are open to everybody; none where a proxy resolves
-    its name. Keeps answers from sending this program to its own machine, or to its neighbours:
-    raises a Failure where one address, or the name, is not public.
+async def public_addresses(url: httpx.URL) -> list[str]:
+    """The addresses that a URL is fetched from; none where its host is fal's own, or is left to a
+    proxy. Keeps answers from sending this program to its own machine, or to its neighbours:
+    raises a Failure where an address, or the name, is not public.
     """
     host = url.raw_host.decode().rstrip(".").lower()
     literal = literal_address(host)
-    is_web = url.scheme in ("http", "https") and host != "" and not url.userinfo
-    if not is_web or not (literal or is_public_name(host)):
-        raise refused_url(url)
-    addresses: list[IPAddress] = []
-    if literal:
-        addresses = [literal]
-    elif has_no_proxy(client, url):
-        addresses = await resolve_host(host, url.port or 443)
-    if not all(map(is_public_address, addresses)):
-        raise refused_url(url)
-    if not has_no_proxy(client, url):
+    if url.scheme not in ("http", "https") or host == "" or url.userinfo:
+        raise refused_url(url, "it is no http(s) URL of a host")
+    if literal is not None:
+        refuse_address(url, literal)
+    elif not is_public_name(host):
+        raise refused_url(url, f"{host} is a name of a local network")
+    if is_of_fal(url) or proxy_for(url) is not None:
         return []
+    addresses = [literal] if literal else await addresses_by_name(url, host)
     return [str(address) for address in addresses]
+
+
+def is_of_fal(url: httpx.URL) -> bool:
+    """Whether it leads to a host of fal's, which proves by its certificate that it is the one."""
+    return url.scheme == "https" and url.port is None and f".{url.host}".endswith(TOKEN_DOMAINS)
+
+
+async def addresses_by_name(url: httpx.URL, host: str) -> list[IPAddress]:
+    """What the user's network answers for a public name, be that the way into a tunnel.
+
+    VPNs that answer for every name give addresses of the network for benchmarks (RFC 2544), and
+    unique-local ones beside them.
+    """
+    addresses = await resolve_host(url, host)
+    if any(map(is_in_tunnel, addresses)):
+        return [address for address in addresses if judged_in_tunnel(url, address)]
+    doubtful = [address for address in addresses if not is_public_address(address)]
+    prefixes: list[ipaddress.IPv6Network] = []
+    if any(address.version == 6 for address in doubtful):
+        prefixes = await nat64_prefixes()
+    for address in doubtful:
+        refuse_address(url, embedded_by(prefixes, address) or address)
+    return addresses
+
+
+def is_in_tunnel(address: IPAddress) -> bool:
+    return address in ipaddress.ip_network(TUNNEL)
+
+
+def judged_in_tunnel(url: httpx.URL, address: IPAddress) -> bool:
+    """Whether an address among a tunnel's is to be connected to; what leads home is refused."""
+    if is_in_tunnel(address):
+        return True
+    if address in ipaddress.ip_network(UNIQUE_LOCAL):
+        return False
+    refuse_address(url, address)
+    return True
 
 
 def refuse_local_url(source: str, hint: str = FILE_HINT) -> None:
@@ -5921,8 +6227,20 @@ def refuse_local_url(source: str, hint: str = FILE_HINT) -> None:
         raise usage_error(f"fal cannot reach {place[:200]}", hint)
 
 
-def refused_url(url: httpx.URL) -> Failure:
-    return Failure("refused_url", f"not a public http(s) URL: {redact(str(url))[:200]}")
+def refused_url(url: httpx.URL, reason: str) -> Failure:
+    shown = redact(str(url))[:200]
+    return Failure("refused_url", f"not a public http(s) URL: {shown}: {reason}")
+
+
+def refuse_address(url: httpx.URL, address: IPAddress) -> None:
+    """Raise a Failure where not everybody can reach an address that a URL leads to."""
+    if is_public_address(address):
+        return
+    kind = kind_of_address(address)
+    reason = f"{url.host} is at {address}, {kind}"
+    if literal_address(url.host) is not None:
+        reason = f"{address} is {kind}"
+    raise refused_url(url, reason)
 
 
 def literal_address(host: str) -> IPAddress | None:
@@ -5931,10 +6249,6 @@ def literal_address(host: str) -> IPAddress | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
-
-
-def has_no_proxy(client: httpx.AsyncClient, url: httpx.URL) -> bool:
-    return client._transport_for_url(url) is client._transport
 
 
 # Of networks at home and at work; a proxy inside one would know them.
@@ -5960,8 +6274,11 @@ def is_public_name(host: str) -> bool:
     return "." in host and not (is_numeric or is_local)
 
 
-async def resolve_host(host: str, port: int) -> list[IPAddress]:
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port)
+async def resolve_host(url: httpx.URL, host: str) -> list[IPAddress]:
+    try:
+        infos = await asyncio.get_running_loop().getaddrinfo(host, url.port or 443)
+    except UnicodeError as exc:  # a label that is empty, or too long
+        raise refused_url(url, "no host can have the name") from exc
     addresses = [ipaddress.ip_address(address[0]) for _, _, _, _, address in infos]
     return list(dict.fromkeys(addresses))
 
@@ -5969,9 +6286,81 @@ async def resolve_host(host: str, port: int) -> list[IPAddress]:
 # Networks that Python calls global, or its older versions do: of protocols, of documents, of relays
 # to IPv6, and the addresses under which clouds tell their machines secrets.
 NOT_PUBLIC = ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "3fff::/20")
-# IPv6 networks: all that is public, and the one whose addresses hold an IPv4 address at their end.
+# IPv6 networks: all that is public, and those whose addresses hold an IPv4 address at their end
+# (RFC 6052, RFC 8215).
 GLOBAL_UNICAST = "2000::/3"
-NAT64 = "64:ff9b::/96"
+NAT64 = ("64:ff9b::/96", "64:ff9b:1::/96")
+TUNNEL = "198.18.0.0/15"
+UNIQUE_LOCAL = "fc00::/7"
+
+# What a network is, for those who read why an address is refused; the first that holds it counts.
+KINDS_OF_ADDRESSES = {
+    "0.0.0.0/32": "what name servers say that block a name",
+    "::/128": "what name servers say that block a name",
+    "127.0.0.0/8": "this machine itself",
+    "::1/128": "this machine itself",
+    "169.254.0.0/16": "a link-local address",
+    "fe80::/10": "a link-local address",
+    "10.0.0.0/8": "a private address",
+    "172.16.0.0/12": "a private address",
+    "192.168.0.0/16": "a private address",
+    UNIQUE_LOCAL: "a private (unique-local) address",
+    "100.64.0.0/10": "an address inside a provider's network or a VPN (RFC 6598)",
+    TUNNEL: "an address of tunnels and benchmarks (RFC 2544)",
+}
+
+
+def kind_of_address(address: IPAddress) -> str:
+    """Why an address is not public, in words."""
+    wrapped = wrapped_address(address)
+    if wrapped is not None:
+        return f"a way to {wrapped}, {kind_of_address(wrapped)}"
+    for network, kind in KINDS_OF_ADDRESSES.items():
+        if address in ipaddress.ip_network(network):
+            return kind
+    return "not a public address"
+
+
+# Gateways of a provider's from IPv6 to IPv4 embed the one in the other's addresses (RFC 6052). What
+# prefix they have is learned by a name that has these two IPv4 addresses alone (RFC 7050).
+NAT64_NAME = "ipv4only.arpa"
+NAT64_ANSWERS = ("192.0.0.170", "192.0.0.171")
+NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)  # bits of a prefix
+
+
+async def nat64_prefixes() -> list[ipaddress.IPv6Network]:
+    """The networks that lead to IPv4 here; none where nobody tells."""
+    try:
+        loop = asyncio.get_running_loop()
+        infos = await loop.getaddrinfo(NAT64_NAME, 443, family=socket.AF_INET6)
+    except OSError:
+        return []
+    prefixes = []
+    for _, _, _, _, place in infos:
+        address = ipaddress.ip_address(place[0])
+        for length in NAT64_LENGTHS:
+            if str(embedded_address(address, length)) in NAT64_ANSWERS:
+                prefixes.append(ipaddress.IPv6Network((address, length), strict=False))
+    return prefixes
+
+
+def embedded_by(
+    prefixes: Iterable[ipaddress.IPv6Network], address: IPAddress
+) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that a gateway of these prefixes finds in an address."""
+    for prefix in prefixes:
+        if address in prefix:
+            return embedded_address(address, prefix.prefixlen)
+    return None
+
+
+def embedded_address(address: IPAddress, length: int) -> ipaddress.IPv4Address:
+    """What stands behind a prefix of so many bits, around the eight from 64 on, which are zero."""
+    octets = address.packed
+    if length < 96:
+        octets = octets[:8] + octets[9:]
+    start = length // 8
+    return ipaddress.IPv4Address(octets[start : start + 4])
 
 
 def is_public_address(address: IPAddress) -> bool:
@@ -5991,7 +6380,8 @@ def wrapped_address(address: IPAddress) -> IPAddress | None:
     if address.version == 4:
         return None
     is_isatap = int(address) >> 32 & 0xFDFFFFFF == 0x5EFE
-    if address in ipaddress.ip_network(NAT64) or is_isatap:
+    is_nat64 = any(address in ipaddress.ip_network(network) for network in NAT64)
+    if is_nat64 or is_isatap:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     if address.teredo:
         return address.teredo[1]
@@ -6019,11 +6409,11 @@ async def request_file(
     """The head of the answer of a public host. It is connected to at an address that was checked,
     since its name may lead elsewhere the next time.
     """
-    addresses = await public_addresses(client, url)
+    addresses = await public_addresses(url)
     if not addresses:
         request = client.build_request("GET", url, headers=headers)
         return await client.send(request, stream=True)
-    direct = httpx.AsyncClient(transport=client._transport, timeout=client.timeout)
+    direct = CONNECTION.direct
     for address in addresses:
         request = direct.build_request(
             "GET",
@@ -6233,20 +6623,29 @@ async def save_media(job: Job) -> Any:
     job.hint = fetch_hint(job, saving, saving.target)
     lost = await save_files(job, saving, response, saved)
     if lost:
-        raise Failure(
-            "download_failed",
-            f"{len(lost)} of {len(saved) + len(lost)} files could not be saved",
-            hint=fetch_hint(
-                job,
-                saving,
-                saving.target,
-                has_file=bool(saved),
-                elsewhere=any(lost_file["type"] == "write_failed" for lost_file in lost),
-            ),
-            details=lost,
-        )
+        raise lost_files_failure(job, saving, saving.target, saved, lost)
     job.record(JobState.DONE, saved=[saving.target.text, saved])
     return document
+
+
+def lost_files_failure(
+    job: Job, saving: Saving, target: Target, saved: Saved, lost: list[Fields]
+) -> Failure:
+    """What is told of files that could not be saved, with the command that fetches them, unless
+    it would be refused the same files again.
+    """
+    kinds = {lost_file["type"] for lost_file in lost}
+    hint = None
+    if kinds != {"refused_url"}:
+        hint = fetch_hint(
+            job,
+            saving,
+            target,
+            has_file=bool(saved),
+            elsewhere="write_failed" in kinds,
+        )
+    message = f"{len(lost)} of {len(saved) + len(lost)} files could not be saved"
+    return Failure("download_failed", message, hint=hint, details=lost)
 
 
 async def save_files(job: Job, saving: Saving, response: Any, saved: Saved) -> list[Fields]:
@@ -6449,6 +6848,8 @@ async def fetch_schema(model: str) -> ModelSchema:
     try:
         model_row = await look_up(model)
     except Failure as failure:
+        if failure.exit == Exit.USAGE:  # the network's settings, which nothing gets by
+            raise
         reason = failure
     else:
         fetched = read_model_schema(model_row, model)
@@ -8216,8 +8617,105 @@ def realtime_failure(exc: Any) -> Failure:
     return Failure("realtime_error", reason_of(exc))
 
 
-def unreachable_failure(exc: BaseException) -> Failure:
-    return Failure("unreachable", f"fal could not be reached: {reason_of(exc)}")
+def unreachable_failure(exc: BaseException, target: httpx.URL | None = None) -> Failure:
+    proxy = proxy_on_the_way(target or url_asked(exc))
+    way = ""
+    if proxy is not None:
+        way = f" by the proxy {proxy.place} ({proxy.variable})"
+    return Failure("unreachable", f"fal could not be reached{way}: {reason_of(exc)}")
+
+
+def proxy_on_the_way(target: httpx.URL | None) -> Proxy | None:
+    """The proxy that leads to a URL, be it one of WebSockets; None for an unknown URL."""
+    if target is None:
+        return None
+    return proxy_for(target.copy_with(scheme=target.scheme.replace("ws", "http")))
+
+
+def url_asked(exc: BaseException) -> httpx.URL | None:
+    """What a request was for that one of httpx's exceptions is about."""
+    request: httpx.Request | None = getattr(exc, "_request", None)  # `request` would raise
+    if request is None:
+        return None
+    return request.url.copy_with(netloc=request.headers["host"].encode())  # and no address of it
+
+
+def unsent_failure(exc: httpx.RequestError) -> Failure:
+    """Why a request did not get as far as fal."""
+    return failure_behind(exc) or refusal_of_proxy(exc) or unreachable_failure(exc)
+
+
+def proxy_failure(exc: BaseException) -> Failure:
+    return refusal_of_proxy(exc) or unreachable_failure(exc)
+
+
+def refusal_of_proxy(exc: BaseException) -> Failure | None:
+    """What a proxy says that will not let the user through; None for what may pass by itself."""
+    response = getattr(exc, "response", None)  # of websockets
+    reason = reason_of(exc)
+    if response is not None:
+        reason = f"{response.status_code} {response.reason_phrase}"
+    if "Proxy" not in type(exc).__name__ or not re.match(r"4\d\d\b", reason):
+        return None
+    proxy = proxy_on_the_way(url_asked(exc))
+    variable = "HTTPS_PROXY"
+    if proxy is not None:
+        variable = proxy.variable
+    hint = f"Ask whoever runs the proxy that {variable} names."
+    if reason.startswith("407"):
+        hint = f"Write user and password into {variable}: http://USER:PASSWORD@HOST:PORT."
+    return Failure("proxy_refused", f"the proxy lets nothing through: {reason}", hint=hint)
+
+
+def failure_behind(exc: BaseException, target: httpx.URL | None = None) -> Failure | None:
+    """What has caused a library's exception, where that tells more: a certificate, the machine."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return certificate_failure(cause, target or url_asked(exc))
+        limit = machine_failure(cause)
+        if limit is not None:
+            return limit
+        cause = cause.__cause__
+    return None
+
+
+def certificate_failure(exc: ssl.SSLCertVerificationError, target: httpx.URL | None) -> Failure:
+    """A certificate that nobody vouches for, as a network has it that opens what passes."""
+    host = "the server"
+    if target is not None:
+        host = target.host
+    hint = "A network may open what passes: name a file of its certificates in SSL_CERT_FILE."
+    others = [variable for variable in OTHER_CERTIFICATES if leads_to_a_file(variable)]
+    if others and not os.environ.get("SSL_CERT_FILE"):
+        hint = f"{others[0]} names certificates of your own: set SSL_CERT_FILE to the same file."
+    if exc.verify_code in (X509_NOT_YET_VALID, X509_EXPIRED):
+        hint = f"Check the clock of this machine. {hint}"
+    message = f"the certificate of {host} does not verify: {exc.verify_message or reason_of(exc)}"
+    return Failure("certificate_refused", message, hint=hint)
+
+
+# OpenSSL's numbers (x509_vfy.h).
+X509_NOT_YET_VALID, X509_EXPIRED = 9, 10
+
+
+def leads_to_a_file(variable: str) -> bool:
+    return os.path.isfile(os.environ.get(variable, ""))
+
+
+def machine_failure(exc: BaseException) -> Failure | None:
+    """What the machine has no more of; None for all else that an exception may be about."""
+    message = f"this machine refuses: {reason_of(exc)}"
+    if isinstance(exc, MemoryError):
+        return Failure("machine_error", message, hint=MACHINE_LIMITS["ENOMEM"])
+    if isinstance(exc, RuntimeError) and "new thread" in reason_of(exc):
+        return Failure("machine_error", message, hint=MACHINE_LIMITS["EAGAIN"])
+    if not isinstance(exc, OSError):
+        return None
+    name = errno.errorcode.get(exc.errno or 0)
+    if name not in MACHINE_LIMITS:
+        return None
+    return Failure("machine_error", message, hint=MACHINE_LIMITS[name])
 
 
 def connection_failure(exc: BaseException) -> Failure:
@@ -8242,10 +8740,13 @@ def nesting_failure(exc: BaseException) -> Failure:
 
 
 def system_failure(exc: Any) -> Failure:
-    """The system's own errors name a file, or come from a connection."""
-    if exc.filename:
-        return usage_error(reason_of(exc))
-    return connection_failure(exc)
+    """What the system says of a file that the user named, or else of the machine. Connections
+    have their own exceptions.
+    """
+    failure = machine_failure(exc)
+    if failure is None and exc.filename:
+        failure = usage_error(reason_of(exc))
+    return failure or Failure("machine_error", f"this machine refuses: {reason_of(exc)}")
 
 
 def missing_package(exc: Any) -> Failure | None:
@@ -8279,11 +8780,12 @@ EXCEPTIONS: dict[str, Callable[[Any], Failure | None]] = {
     "httpx.HTTPStatusError": http_failure,
     "httpx.ConnectError": unreachable_failure,
     "httpx.ConnectTimeout": unreachable_failure,
-    "httpx.ProxyError": unreachable_failure,
+    "httpx.ProxyError": proxy_failure,
     "httpx.TimeoutException": no_answer_failure,
     "httpx.HTTPError": connection_failure,
     "httpx_sse._exceptions.SSEError": not_a_stream_failure,
     "websockets.exceptions.InvalidStatus": handshake_failure,
+    "websockets.exceptions.ProxyError": proxy_failure,
     "websockets.exceptions.InvalidHandshake": unreachable_failure,
     "websockets.exceptions.WebSocketException": connection_failure,
     "builtins.TimeoutError": time_limit_failure,
@@ -8292,6 +8794,8 @@ EXCEPTIONS: dict[str, Callable[[Any], Failure | None]] = {
     "ssl.SSLError": unreachable_failure,
     "builtins.OSError": system_failure,
     "builtins.RecursionError": nesting_failure,
+    "builtins.MemoryError": machine_failure,
+    "builtins.RuntimeError": machine_failure,
     "builtins.ModuleNotFoundError": missing_package,
     "builtins.KeyboardInterrupt": stop_failure,
     "asyncio.exceptions.CancelledError": stop_failure,
@@ -8305,7 +8809,7 @@ def explain(exc: BaseException) -> Failure | None:
     for kind in type(exc).__mro__:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if name in EXCEPTIONS:
-            return EXCEPTIONS[name](exc)
+            return failure_behind(exc) or EXCEPTIONS[name](exc)
     return None
 
 

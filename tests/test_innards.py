@@ -74,8 +74,12 @@ FOOTINGS: dict[str, Callable[[], bool]] = {
     "websockets asks process_redirect before it follows": lambda: has_parameters(
         websockets.connect.process_redirect, "exc"
     ),
-    "httpx tells which transport serves a URL": lambda: has_parameters(
-        httpx.AsyncClient._transport_for_url, "url"
+    "websockets takes the URL of a proxy": lambda: has_parameters(
+        websockets.connect.__init__, "proxy"
+    ),
+    "what httpx raises keeps its request": lambda: (
+        httpx.ConnectError("dummy", request=httpx.Request("GET", "https://fal.run"))._request
+        is not None
     ),
 }
 

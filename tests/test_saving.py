@@ -337,16 +337,16 @@ def test_only_public_hosts_are_asked(
 )
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])
 def test_names_are_resolved_where_no_proxy_does_it(
-    addresses: list[str], refused: bool, proxy: str | None
+    addresses: list[str], refused: bool, proxy: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def found(host: str, port: int) -> list[Any]:
+    async def found(host: str, port: int, **_: Any) -> list[Any]:
         return [(None, None, 0, "", (address, port)) for address in addresses]
 
     async def asked() -> None:
         asyncio.get_running_loop().getaddrinfo = found  # type: ignore[assignment, method-assign]
-        async with httpx.AsyncClient(trust_env=False, proxy=proxy) as client:
-            await skill_fal.public_addresses(client, httpx.URL("https://media.example.com/a.png"))
+        await skill_fal.public_addresses(httpx.URL("https://media.example.com/a.png"))
 
+    monkeypatch.setenv("https_proxy", proxy or "")
     expected = refused and proxy is None
     with pytest.raises(skill_fal.Failure) if expected else contextlib.nullcontext():
         asyncio.run(asked())
