@@ -15,8 +15,8 @@ stderr carries progress and notes. A failure leaves one last line there: {"error
 "message", "model"?, "request_id"?, "status"?, "retryable", "hint"?, "details"?}}, or plain
 `error:` and `hint:` lines on a terminal.
 
-Exit status: 0 done · 1 fal refused, or the job failed · 2 bad usage, nothing was sent ·
-3 no usable key, or a locked account · 4 fal not reached, or the connection broke ·
+Exit status: 0 done · 1 fal refused, the job failed, or the machine did · 2 bad usage, nothing
+was sent · 3 no usable key, or a locked account · 4 fal not reached, or the connection broke ·
 5 a time limit ran out · 130 interrupted · 141 the reader of stdout went away ·
 143 terminated.
 
@@ -3943,12 +3943,13 @@ def read_proxy(variable: str, setting: str) -> Proxy:
     user_info, _, place = rest.rpartition("@")
     place = place.rstrip("/")
     scheme = scheme.lower()
-    shown = f"{variable} names {scheme}://{place}"[:200]
+    hint = f"Write {variable}=http://HOST:PORT, or unset it."
     if scheme not in PROXY_SCHEMES:
         schemes = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
-        raise usage_error(f"{shown}, which is no proxy that can be used", f"Write {schemes}.")
-    if not is_host_and_port(place):
-        raise usage_error(f"{shown}, which is no proxy", f"Write {variable}=http://HOST:PORT.")
+        message = f"{variable} names a {scheme[:20]}:// proxy, and not one of {schemes}"
+        raise usage_error(message, hint)
+    if not is_host_and_port(place):  # which is not shown: it may be a password
+        raise usage_error(f"{variable} names no proxy: it has no HOST:PORT", hint)
     return Proxy(variable, f"{scheme}://{encoded_user(user_info)}{place}", f"{scheme}://{place}")
 
 
@@ -3986,17 +3987,17 @@ def exempts(entry: str, host: str, port: int) -> bool:
         entry = with_port[1]
         if int(with_port[2]) != port:
             return False
+    if entry == "*":
+        return True
     address = literal_address(host)
     if address is not None:
         return address in network_of(entry.strip("[]"))
     name = entry.removeprefix("*").strip(".")
-    return entry == "*" or (name != "" and f".{host}".endswith(f".{name}"))
+    return name != "" and f".{host}".endswith(f".{name}")
 
 
 def network_of(text: str) -> Container[IPAddress]:
     """The addresses that a text means, be it a network or one address; none for another text."""
-    if text == "*":
-        text = "::/0"
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
