@@ -147,7 +147,6 @@ if TYPE_CHECKING:
     import http.cookiejar as cookiejar
     import ipaddress
     import logging
-    import mimetypes
     import random
     import shutil
     import socket
@@ -163,7 +162,7 @@ if TYPE_CHECKING:
     import PIL
     import pillow_heif
     import websockets
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageChops, ImageOps
 
     IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 else:
@@ -179,10 +178,10 @@ else:
     httpx = Lazy("httpx")
     httpx_sse = Lazy("httpx_sse")  # which fal-client reads streams with
     Image = Lazy("PIL.Image")
+    ImageChops = Lazy("PIL.ImageChops")
     ImageOps = Lazy("PIL.ImageOps")
     ipaddress = Lazy("ipaddress")
     logging = Lazy("logging")
-    mimetypes = Lazy("mimetypes")
     PIL = Lazy("PIL")
     pillow_heif = Lazy("pillow_heif")  # which reads HEIC, where it is installed
     random = Lazy("random")
@@ -466,6 +465,24 @@ def usage_error(message: str, hint: str | None = None) -> Failure:
     return Failure("usage_error", message, hint=hint)
 
 
+class FileType(NamedTuple):
+    """A row of FILE_TYPES."""
+
+    content_type: str  # or the name of a family
+    extensions: str
+    signature: bytes | None = None
+    within: str = ""
+    is_open_safe: bool = True
+
+
+class PictureRoom(NamedTuple):
+    """A row of PICTURE_ROOMS."""
+
+    modes: tuple[str, ...]
+    max_side: int
+    has_clear_colour: bool = False
+
+
 class Flag(NamedTuple):
     """One flag of the command line. Flags that share a `dest` are alternatives."""
 
@@ -681,42 +698,258 @@ PATH_PATTERN = r"\w[\w.-]*(/\w[\w.-]*)*"
 REQUEST_ID_PATTERN = r"[A-Za-z0-9][\w-]{0,199}"
 NO_FALLBACK: Any = {"fallback_repository": []}  # fal-client's own cannot work since 2026
 
-# The first bytes of the media that models take and return, by content type.
-SIGNATURES = {
-    "image/jpeg": rb"\xff\xd8\xff",
-    "image/png": rb"\x89PNG\r\n\x1a\n",
-    "image/gif": rb"GIF8[79]a",
-    "image/webp": rb"RIFF.{4}WEBP",
-    "image/bmp": rb"BM.{4}\0{4}",
-    "image/tiff": rb"II\*\0|MM\0\*",
-    "image/avif": rb".{4}ftypavi[fs]",
-    "image/heic": rb".{4}ftyp(hei[cx]|mif1)",
-    "audio/mp4": rb".{4}ftypM4A",
-    "video/mp4": rb".{4}ftyp",
-    "video/webm": rb"\x1a\x45\xdf\xa3",
-    "audio/mpeg": rb"ID3|\xff[\xf2\xf3\xfb]",
-    "audio/wav": rb"RIFF.{4}WAVE",
-    "audio/ogg": rb"OggS",
-    "audio/flac": rb"fLaC",
-}
-# What a file may be called that a server names: media, models, and plain data. A system opens
-# others by running them.
-EXTENSIONS = (
-    "png|jpe?g|jpe|jfif|gif|webp|avif|bmp|tiff?|hei[cf]|svg|ico|jxl|jp2|exr|hdr|psd"
-    "|mp4|m4v|mov|qt|webm|mkv|avi|mpe?g|ogv"
-    "|mp[23]|wav|og[ga]|opus|flac|m4a|aac|aiff?|midi?"
-    "|glb|gltf|obj|mtl|stl|ply|usd[acz]?|fbx|3mf|dae|abc|spz|k?splat"
-    "|safetensors|gguf|onnx|np[yz]|zip|tar|t?gz|7z"
-    "|jsonl?|txt|[ct]sv|srt|vtt|ass|pdf|[ot]tf|woff2?|bin"
-)
+# What files are. Of a row: the content type, the extensions, of which the first is the usual one,
+# and what the first bytes are if they prove it; `within` is a wider type or family, which may be
+# all that bytes, servers or names tell. The first row that fits the bytes counts.
+#
+# A server may choose the extensions of these rows, but for those of `is_open_safe=False`: a system
+# opens such files, and those of no row, by running what is in them.
+
+BINARY = "application/octet-stream"  # which says nothing
+TEXT = "text/plain"
+JSON_TEXT = "application/json"
+XML = "application/xml"
+ZIP = "application/zip"
+GZIP = "application/gzip"
+PAGE = "text/html"
 PAGE_EXTENSIONS = (".html", ".htm", ".xhtml", ".xht", ".shtml")
-HEAD_BYTES = 32  # as many as SIGNATURES look at
+# Containers whose first bytes may leave open what is in them, with the usual content.
+FAMILIES = {
+    "iso media": "video/mp4",
+    "matroska": "video/webm",
+    "ogg": "audio/ogg",
+    "id3": "audio/mpeg",
+    "asf": "video/x-ms-wmv",
+}
+HEAD_BYTES = 1024  # as many as signatures look at: an XML prolog may come before what an SVG is
+
+FILE_TYPES = (
+    # Pictures
+    FileType("image/jpeg", ".jpg .jpeg .jpe .jfif", rb"\xff\xd8\xff"),
+    FileType("image/png", ".png .apng", rb"\x89PNG\r\n\x1a\n"),
+    FileType("image/gif", ".gif", rb"GIF8[79]a"),
+    FileType("image/webp", ".webp", rb"RIFF.{4}WEBP"),
+    FileType("image/bmp", ".bmp .dib", rb"BM.{4}\0{4}"),
+    FileType("image/x-canon-cr2", ".cr2", rb"II\*\0.{4}CR", "image/tiff"),
+    FileType("image/tiff", ".tiff .tif", rb"II[*+]\0|MM\0[*+]"),
+    FileType("image/x-adobe-dng", ".dng", None, "image/tiff"),
+    FileType("image/x-nikon-nef", ".nef", None, "image/tiff"),
+    FileType("image/x-sony-arw", ".arw", None, "image/tiff"),
+    FileType(
+        "image/avif",
+        ".avif .avifs",
+        rb".{4}ftyp(avi[fs]|(mif1|msf1|miaf).{4}(.{4}){0,9}?avi[fs])",
+        "iso media",
+    ),
+    FileType("image/heic", ".heic .heif .hif", rb".{4}ftyp(he[iv][cmsx]|mif1|msf1)", "iso media"),
+    FileType("image/x-canon-cr3", ".cr3", rb".{4}ftypcrx ", "iso media"),
+    FileType("image/jxl", ".jxl", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
+    FileType("image/jp2", ".jp2 .jpx .jpf .j2k .j2c", rb"\0{3}\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    FileType("image/x-exr", ".exr", rb"v/1\x01"),
+    FileType("image/vnd.radiance", ".hdr", rb"#\?(RADIANCE|RGBE)\n"),
+    FileType("image/vnd.adobe.photoshop", ".psd .psb", rb"8BPS\0[\x01\x02]"),
+    FileType("image/x-icon", ".ico", rb"\0\0\x01\0[^\0]\0"),
+    FileType("image/vnd.ms-dds", ".dds", rb"DDS \|\0{3}"),
+    FileType("image/ktx2", ".ktx2", rb"\xabKTX 20\xbb"),
+    FileType("image/qoi", ".qoi", rb"qoif"),
+    FileType("image/x-tga", ".tga"),
+    FileType("image/x-portable-anymap", ".pnm .ppm .pgm .pbm .pfm"),
+    # Clips
+    FileType(
+        "video/quicktime",
+        ".mov .qt",
+        rb".{4}ftypqt  |[\0-\x08\x0e-\x1f].{3}(moov|mdat|wide|free|skip|pnot)",
+        "iso media",
+    ),
+    FileType("video/mp4", ".mp4 .mp4v", None, "iso media"),
+    FileType("video/x-m4v", ".m4v", rb".{4}ftypM4V", "video/mp4"),
+    FileType("video/3gpp2", ".3g2 .3gpp2", rb".{4}ftyp3g2", "iso media"),
+    FileType("video/3gpp", ".3gp .3gpp", rb".{4}ftyp3g[eghprs\d]", "iso media"),
+    FileType("video/mj2", ".mj2", rb".{4}ftypmjp2", "iso media"),
+    FileType("video/webm", ".webm", rb"\x1a\x45\xdf\xa3.{0,64}?\x42\x82.{1,8}?webm", "matroska"),
+    FileType(
+        "video/x-matroska",
+        ".mkv .mk3d",
+        rb"\x1a\x45\xdf\xa3.{0,64}?\x42\x82.{1,8}?matr",
+        "matroska",
+    ),
+    FileType("video/x-msvideo", ".avi", rb"RIFF.{4}AVI "),
+    FileType("video/x-ms-wmv", ".wmv .asf", None, "asf"),
+    FileType("video/x-flv", ".flv", rb"FLV\x01"),
+    FileType("video/mpeg", ".mpg .mpeg .mpe .m2v .vob", rb"\0\0\x01[\xb3\xba]"),
+    FileType(
+        "video/mp2t",
+        ".ts .m2ts .mts",
+        rb"G[\0-\x1f@-_].{186}G[\0-\x1f@-_].{186}(G|\Z)|.{4}G.{191}G.{191}G",
+    ),
+    FileType("video/ogg", ".ogv", rb"OggS.{24}(\x80theora|fishead\0)", "ogg"),
+    FileType("application/mxf", ".mxf", rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02"),
+    # Sounds
+    FileType("audio/wav", ".wav .wave", rb"(RIFF|RIFX|RF64).{4}WAVE"),
+    FileType(
+        "audio/mpeg", ".mp3 .mp2 .mpga", rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xfd][\x10-\xeb]", "id3"
+    ),
+    FileType("audio/aac", ".aac .adts", rb"\xff[\xf0\xf1\xf8\xf9][\0-\xbf]|ADIF", "id3"),
+    FileType("audio/flac", ".flac", rb"fLaC", "id3"),
+    FileType("audio/aiff", ".aiff .aif .aifc", rb"FORM.{4}AIF[FC]"),
+    FileType("audio/mp4", ".m4a .m4b", rb".{4}ftypM4[AB]", "iso media"),
+    FileType("audio/webm", ".weba .webm", None, "video/webm"),
+    FileType("audio/x-matroska", ".mka", None, "video/x-matroska"),
+    FileType("audio/x-ms-wma", ".wma", None, "asf"),
+    FileType("audio/ogg", ".ogg .oga", None, "ogg"),
+    FileType("audio/opus", ".opus", None, "audio/ogg"),
+    FileType("audio/x-speex", ".spx", None, "audio/ogg"),
+    FileType("audio/amr", ".amr .awb", rb"#!AMR"),
+    FileType("audio/midi", ".mid .midi", rb"MThd\0{3}\x06"),
+    FileType("audio/basic", ".au .snd", rb"\.snd\0\0"),
+    FileType("audio/x-caf", ".caf", rb"caff\0\x01"),
+    # Shapes
+    FileType("model/gltf-binary", ".glb", rb"glTF"),
+    FileType("model/vrm", ".vrm", None, "model/gltf-binary"),
+    FileType("model/gltf+json", ".gltf", None, JSON_TEXT),
+    FileType("model/obj", ".obj", None, TEXT),
+    FileType("model/mtl", ".mtl", None, TEXT),
+    FileType("model/stl", ".stl", None, TEXT),
+    FileType("model/x-ply", ".ply", rb"ply\r?\n", TEXT),
+    FileType("model/x-fbx", ".fbx", rb"Kaydara FBX Binary", TEXT),
+    FileType("model/vnd.usdz+zip", ".usdz", None, ZIP),
+    FileType("model/3mf", ".3mf", None, ZIP),
+    FileType("model/vnd.usda", ".usda", rb"#usda ", TEXT),
+    FileType("model/vnd.usd", ".usd .usdc", rb"PXR-USDC", TEXT),
+    FileType("model/vnd.collada+xml", ".dae", None, XML),
+    FileType("model/x-alembic", ".abc", rb"Ogawa"),
+    FileType("model/x-draco", ".drc", rb"DRACO"),
+    FileType("model/x-spz", ".spz", None, GZIP),
+    FileType("model/x-splat", ".splat .ksplat"),
+    FileType("model/x-bvh", ".bvh", None, TEXT),
+    # Weights and data
+    FileType("application/x-safetensors", ".safetensors"),
+    FileType("application/x-gguf", ".gguf", rb"GGUF"),
+    FileType("application/x-onnx", ".onnx"),
+    FileType("application/x-npy", ".npy", rb"\x93NUMPY"),
+    FileType("application/x-npz", ".npz", None, ZIP),
+    FileType("application/pdf", ".pdf", rb"%PDF-"),
+    FileType("font/otf", ".otf", rb"OTTO"),
+    FileType("font/ttf", ".ttf", rb"\0\x01\0\0\0|true\0"),
+    FileType("font/woff2", ".woff2", rb"wOF2"),
+    FileType("font/woff", ".woff", rb"wOFF"),
+    FileType("application/x-7z-compressed", ".7z", rb"7z\xbc\xaf\x27\x1c"),
+    FileType("application/x-tar", ".tar", rb".{257}ustar"),
+    FileType(GZIP, ".gz .tgz", rb"\x1f\x8b\x08"),
+    FileType(ZIP, ".zip", rb"PK(\x03\x04|\x05\x06)"),
+    # Texts
+    FileType(
+        "image/svg+xml",
+        ".svg",
+        rb"(\xef\xbb\xbf)?\s*"
+        rb"((<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>[]*(\[[^]]*\])?\s*>)\s*)*<(svg:)?svg[\s/>]",
+        XML,
+    ),
+    FileType("application/jsonl", ".jsonl .ndjson", None, JSON_TEXT),
+    FileType(JSON_TEXT, ".json", None, TEXT),
+    FileType("text/csv", ".csv", None, TEXT),
+    FileType("text/tab-separated-values", ".tsv", None, TEXT),
+    FileType("application/x-subrip", ".srt", None, TEXT),
+    FileType("text/vtt", ".vtt", rb"(\xef\xbb\xbf)?WEBVTT\s", TEXT),
+    FileType("text/x-ssa", ".ass .ssa", None, TEXT),
+    FileType("application/ttml+xml", ".ttml", None, XML),
+    FileType("text/x-lrc", ".lrc", None, TEXT),
+    FileType("text/markdown", ".md", None, TEXT),
+    FileType(TEXT, ".txt"),
+    # Families
+    FileType("iso media", "", rb".{4}ftyp"),
+    FileType("matroska", "", rb"\x1a\x45\xdf\xa3"),
+    FileType("ogg", "", rb"OggS"),
+    FileType("id3", "", rb"ID3"),
+    FileType("asf", "", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    # What may be sent, and what no server may choose
+    FileType(PAGE, " ".join(PAGE_EXTENSIONS), None, TEXT, is_open_safe=False),
+    FileType(XML, ".xml", None, TEXT, is_open_safe=False),
+    FileType("text/javascript", ".js .mjs", None, TEXT, is_open_safe=False),
+    FileType("text/css", ".css", None, TEXT, is_open_safe=False),
+    FileType("text/x-python", ".py", None, TEXT, is_open_safe=False),
+    FileType("application/yaml", ".yaml .yml", None, TEXT, is_open_safe=False),
+    FileType("application/rtf", ".rtf", None, TEXT, is_open_safe=False),
+    FileType("application/epub+zip", ".epub", None, ZIP, is_open_safe=False),
+    FileType(
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        ".docx",
+        None,
+        ZIP,
+        is_open_safe=False,
+    ),
+    FileType(
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        ".xlsx",
+        None,
+        ZIP,
+        is_open_safe=False,
+    ),
+    FileType(
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+        ".pptx",
+        None,
+        ZIP,
+        is_open_safe=False,
+    ),
+)
+# Other names of content types, as they stand without `x-`.
+TYPE_NAMES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/apng": "image/png",
+    "image/heif": "image/heic",
+    "image/heic-sequence": "image/heic",
+    "image/heif-sequence": "image/heic",
+    "image/avif-sequence": "image/avif",
+    "image/ms-bmp": "image/bmp",
+    "image/jpx": "image/jp2",
+    "image/j2c": "image/jp2",
+    "image/aces": "image/x-exr",
+    "image/hdr": "image/vnd.radiance",
+    "image/psd": "image/vnd.adobe.photoshop",
+    "image/vnd.microsoft.icon": "image/x-icon",
+    "video/avi": "video/x-msvideo",
+    "video/vnd.avi": "video/x-msvideo",
+    "video/matroska": "video/x-matroska",
+    "video/ms-asf": "video/x-ms-wmv",
+    "video/mp2p": "video/mpeg",
+    "audio/wave": "audio/wav",
+    "audio/vnd.wave": "audio/wav",
+    "audio/mp3": "audio/mpeg",
+    "audio/aacp": "audio/aac",
+    "audio/m4a": "audio/mp4",
+    "audio/3gpp": "video/3gpp",
+    "audio/3gpp2": "video/3gpp2",
+    "application/ogg": "ogg",
+    "application/mp4": "iso media",
+    "model/gltf": "model/gltf+json",
+    "model/ply": "model/x-ply",
+    "application/ply": "model/x-ply",
+    "application/sla": "model/stl",
+    "application/vnd.ms-pki.stl": "model/stl",
+    "application/vnd.ms-package.3dmanufacturing-3dmodel+xml": "model/3mf",
+    "model/vnd.pixar.usd": "model/vnd.usd",
+    "application/zip-compressed": ZIP,
+    "application/ndjson": "application/jsonl",
+    "application/jsonlines": "application/jsonl",
+    "application/srt": "application/x-subrip",
+    "text/srt": "application/x-subrip",
+    "text/ass": "text/x-ssa",
+    "text/json": JSON_TEXT,
+    "text/xml": XML,
+    "application/xhtml+xml": PAGE,
+    "application/javascript": "text/javascript",
+    "image/svg": "image/svg+xml",
+}
+
 # The last mark of a picture and how many bytes it takes with what belongs to it.
 ENDS = {
     "image/png": (b"IEND", 8),
     "image/jpeg": (b"\xff\xd9", 2),
     "image/gif": (b"\0;", 2),
 }
+MARK_BYTES = 32  # of the start of a clip or a sound: text that comes behind them is no part of it
 TEXT_BYTES = bytes([*range(0x20, 0x7F), *b"\t\n\r"])
 
 # Pillow's names of the formats that pictures are read in, and the most that one may have.
@@ -729,9 +962,53 @@ PICTURE_FORMATS = {
     "image/tiff": ("TIFF",),
     "image/avif": ("AVIF",),
     "image/heic": ("HEIF",),
+    "image/jp2": ("JPEG2000",),
 }
 MAX_PIXELS = 100_000_000
-BINARY = "application/octet-stream"  # which says nothing
+
+# What a format of pictures can hold, by Pillow's name of it: modes, pixels of the longer side, and
+# whether one colour or an entry of a palette may be transparent.
+PICTURE_ROOMS = {
+    "JPEG": PictureRoom(("L", "RGB"), 65_500),
+    "PNG": PictureRoom(("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), 2**31 - 1, True),
+    "WEBP": PictureRoom(("RGB", "RGBA"), 16_383),
+    "AVIF": PictureRoom(("RGB", "RGBA"), 65_536),
+    "GIF": PictureRoom(("1", "L", "P", "RGB", "RGBA"), 65_535, True),
+    "BMP": PictureRoom(("1", "L", "P", "RGB"), 2**31 - 1),
+    "TIFF": PictureRoom(
+        ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"),
+        2**31 - 1,
+    ),
+}
+# The modes that hold a picture of a mode without loss, the smallest first.
+WIDER_MODES = {
+    "1": ("1", "L", "RGB"),
+    "L": ("L", "RGB"),
+    "P": ("P", "RGB"),
+    "LA": ("LA", "RGBA"),
+    "RGB": ("RGB",),
+    "RGBA": ("RGBA",),
+    "I;16": ("I;16",),
+}
+# What stands for modes that have no place there; RGB stands for the rest.
+PLAIN_MODES = {
+    "La": "LA",
+    "RGBa": "RGBA",
+    "PA": "RGBA",
+}
+DEEP_MODES = ("I;16", "I", "F")  # of more than 8 bits, which Pillow cuts off instead of scaling
+# What a colour profile says that it is for, by mode.
+PROFILE_SPACES = {
+    "1": b"GRAY",
+    "L": b"GRAY",
+    "LA": b"GRAY",
+    "I;16": b"GRAY",
+    "P": b"RGB ",
+    "RGB": b"RGB ",
+    "RGBA": b"RGB ",
+    "CMYK": b"CMYK",
+    "LAB": b"Lab ",
+}
 
 # The last word of a field's name, before `url`: of those that hold the URL of a file, and of
 # those that never do.
@@ -5201,12 +5478,82 @@ def open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows has not
 
 
-def media_type(head: bytes) -> str | None:
-    """The content type that the first bytes of a file show."""
-    for content_type, signature in SIGNATURES.items():
-        if re.match(signature, head, re.DOTALL):
-            return content_type
+def proven_type(head: bytes) -> FileType | None:
+    """What the first bytes of a file prove it to be: a type or a family."""
+    for file_type in FILE_TYPES:
+        if file_type.signature and re.match(file_type.signature, head, re.DOTALL):
+            return file_type
     return None
+
+
+def type_called(content_type: str) -> FileType | None:
+    """The row of a content type, however it is written; None for one that says nothing."""
+    name = content_type.partition(";")[0].strip().lower()
+    plain = name.replace("/x-", "/")
+    for spelling in (name, plain, plain.replace("/", "/x-")):
+        spelling = TYPE_NAMES.get(spelling, spelling)
+        for file_type in FILE_TYPES:
+            if file_type.content_type == spelling:
+                return file_type
+    return None
+
+
+def type_named(name: str) -> FileType | None:
+    """The row that the extension of a file's name stands in."""
+    _, dot, ending = name.rpartition(".")
+    extension = dot + ending.lower()
+    for file_type in FILE_TYPES:
+        if extension in file_type.extensions.split():
+            return file_type
+    return None
+
+
+def is_within(narrow: FileType, wide: FileType) -> bool:
+    """Whether all that the narrow type tells of a file is true if it is of the wide one, too."""
+    outer = type_called(narrow.within) if narrow.within else None
+    return outer is not None and (outer == wide or is_within(outer, wide))
+
+
+def file_types(
+    head: bytes, content_types: Iterable[str] = (), names: Iterable[str] = ()
+) -> list[FileType]:
+    """What a file is, from the widest type to the narrowest; nothing if nobody knows.
+
+    What its first bytes prove comes first, then what it is said to be, then how it is called, in
+    the order of who knows best. Each claim counts as far as it is narrower than those before it.
+    """
+    claims = [proven_type(head), *map(type_called, content_types), *map(type_named, names)]
+    believed: list[FileType] = []
+    for claim in claims:
+        if claim is None or (claim.content_type == TEXT and has_binary(head)):
+            continue
+        if not believed or is_within(claim, believed[-1]):
+            believed.append(claim)
+    if believed and believed[-1].content_type in FAMILIES:
+        usual = type_called(FAMILIES[believed[-1].content_type])
+        believed += [usual] if usual else []
+    return believed
+
+
+def has_binary(head: bytes) -> bool:
+    """Whether no text starts so, be it in UTF-16."""
+    return b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
+def content_type_for(head: bytes, name: str = "") -> str:
+    """The content type of a file of that name; of an empty one nothing is known."""
+    types = file_types(head, names=[name]) if head else []
+    return types[-1].content_type if types else BINARY
+
+
+def media_type(head: bytes) -> str | None:
+    """The content type of a picture, a clip or a sound, if the first bytes prove it to be one."""
+    types = file_types(head)
+    content_type = types[-1].content_type if types else ""
+    is_text = content_type == "image/svg+xml"  # which may hold anything
+    if is_text or not content_type.startswith(("image/", "video/", "audio/")):
+        return None
+    return content_type
 
 
 def portable_name(path: str) -> str:
@@ -5222,17 +5569,22 @@ def read_bytes(path: str) -> bytes:
 
 
 def open_bytes(path: str) -> IO[bytes]:
-    """A file to read and to seek in; stdin, for `-`, by way of a temporary one."""
-    try:
-        if path != "-":
-            return open(path, "rb")
-        file = tempfile.TemporaryFile()
-        if sys.stdin is not None:
-            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
-        file.seek(0)
+    """A file to read and to seek in; stdin, for `-`, or a pipe by way of a temporary one."""
+    if path == "-":
+        return copied_to_disk(sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
+    file = open(path, "rb")  # noqa: SIM115
+    if file.seekable():
         return file
-    except OSError as exc:
-        raise cannot_read(path, exc) from exc
+    with file:
+        return copied_to_disk(file)
+
+
+def copied_to_disk(source: IO[bytes]) -> IO[bytes]:
+    """A temporary file of all that can be read."""
+    file = tempfile.TemporaryFile()
+    shutil.copyfileobj(source, file, 1 << 20)
+    file.seek(0)
+    return file
 
 
 class MediaFile(NamedTuple):
@@ -5246,7 +5598,8 @@ class MediaFile(NamedTuple):
     name: str
 
 
-# The content types of what was read to its end, by digest: each content is read once.
+# The content types that are proven of what was read to its end, by digest: each content is read
+# once.
 TYPES_READ: dict[str, str] = {}
 
 
@@ -5259,9 +5612,9 @@ def open_media_file(path: str) -> MediaFile:
     is_new = digest not in TYPES_READ
     if is_new:
         TYPES_READ[digest] = read_to_the_end(path, content)
-    content_type = TYPES_READ[digest]
     name = portable_name(path)
-    copy = copy_for_sending(path, content, content_type, is_new)
+    content_type = content_type_for(content[:HEAD_BYTES], name)
+    copy = copy_for_sending(path, content, TYPES_READ[digest], is_new)
     if copy is not None:
         content, content_type = copy
         extension = content_type.rpartition("/")[2].replace("jpeg", "jpg")
@@ -5269,8 +5622,8 @@ def open_media_file(path: str) -> MediaFile:
     return MediaFile(content, content_type, digest, name)
 
 
-# Formats that not every model reads.
-RARE_FORMATS = ("image/heic", "image/bmp", "image/tiff")
+# Formats of pictures that most models read.
+COMMON_FORMATS = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif")
 ORIENTATION, GPS = 0x0112, 0x8825  # EXIF's numbers
 UPRIGHT = 1
 MAX_EXIF = 65_000  # bytes that JPEG has room for
@@ -5283,12 +5636,12 @@ def copy_for_sending(
     may read: upright, without the place, as JPEG. None for what is sent byte for byte.
     """
     if not readable_formats(content_type):
-        if is_told and content_type in RARE_FORMATS:
+        if is_told and is_rare_format(content_type):
             say_rare_format(path, content_type)
         return None
     with picture(path, io.BytesIO(content)) as image:
         changes = changes_for_sending(image, content_type)
-        if is_told and content_type in RARE_FORMATS and content_type != "image/heic":
+        if is_told and is_rare_format(content_type) and content_type != "image/heic":
             say_rare_format(path, content_type)
         if not changes:
             return None
@@ -5298,7 +5651,7 @@ def copy_for_sending(
             return None
         if is_told:
             note(f"{path}: {', '.join(changes)}")
-        return upright_copy(image, content_type)
+        return upright_copy(path, image, content_type, is_told)
 
 
 def changes_for_sending(image: Image.Image, content_type: str) -> list[str]:
@@ -5321,11 +5674,16 @@ def orientation_of(image: Image.Image) -> int:
     return UPRIGHT
 
 
+def is_rare_format(content_type: str) -> bool:
+    """Whether it is one of pictures that not every model reads."""
+    return content_type.startswith("image/") and content_type not in COMMON_FORMATS
+
+
 def say_rare_format(path: str, content_type: str) -> None:
     help_text = ""
     if content_type == "image/heic":
         help_text = ", and it may tell where it was taken; with pillow-heif it is sent as JPEG"
-    name = content_type.rpartition("/")[2].upper()
+    name = re.split("[/.-]", content_type)[-1].upper()
     note(f"{path}: only some models read {name}{help_text}")
 
 
@@ -5341,31 +5699,151 @@ def has_frames(image: Image.Image) -> bool:
     return getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
 
 
-def upright_copy(image: Image.Image, content_type: str) -> tuple[bytes, str]:
+def upright_copy(
+    path: str, image: Image.Image, content_type: str, is_told: bool
+) -> tuple[bytes, str]:
     """A picture as its EXIF orientation means it, with its colours and without its place."""
     image_format = str(image.format)
-    keywords = present(icc_profile=image.info.get("icc_profile"), dpi=image.info.get("dpi"))
-    if image.mode == "CMYK":  # it becomes RGB, which the profile is not for
-        keywords.pop("icc_profile", None)
     if image_format in ("MPO", "HEIF"):
         image_format, content_type = "JPEG", "image/jpeg"
-    upright = ImageOps.exif_transpose(image)
+    keywords = present(dpi=image.info.get("dpi"))
     if image_format in ("JPEG", "WEBP"):
         keywords["quality"] = 95
-    if image_format == "JPEG" and upright.mode != "L":
-        upright = upright.convert("RGB")
+    upright = ImageOps.exif_transpose(image)
     exif = upright.getexif()
     for number in (ORIENTATION, GPS):
         if number in exif:
             del exif[number]
     exif_bytes = exif.tobytes()
-    if len(exif_bytes) > MAX_EXIF:
-        exif_bytes = b""
-    for name in ("xmp", "XML:com.adobe.xmp"):
-        upright.info.pop(name, None)
+    if len(exif_bytes) <= MAX_EXIF:
+        keywords["exif"] = exif_bytes
+    return encoded_picture(path, upright, image_format, is_told, **keywords), content_type
+
+
+def encoded_picture(
+    path: str, image: Image.Image, image_format: str, is_told: bool, **keywords: Any
+) -> bytes:
+    """A picture in a format, with what it tells of its colours, and of itself what is given."""
+    check_size(path, image, image_format)
+    fitted, losses = in_mode_for(image, image_format)
+    for loss in losses if is_told else ():
+        note(f"{path}: {loss}")
+    profile = image.info.get("icc_profile")
+    if is_profile_for(profile, image) and is_profile_for(profile, fitted):
+        keywords["icc_profile"] = profile
+    for name in ("icc_profile", "exif", "xmp", "XML:com.adobe.xmp", "dpi"):
+        fitted.info.pop(name, None)  # which some of Pillow's writers would take
     buffer = io.BytesIO()
-    upright.save(buffer, image_format, exif=exif_bytes, **keywords)
-    return buffer.getvalue(), content_type
+    try:
+        fitted.save(buffer, image_format, **keywords)
+    except Exception as exc:  # Pillow's writers raise anything over what a format has no room for
+        message = f"the picture cannot be made {image_format}: {path}: {reason_of(exc)}"
+        raise usage_error(message, "Try another --format.") from exc
+    return buffer.getvalue()
+
+
+def check_size(path: str, image: Image.Image, image_format: str) -> None:
+    """Refuse a picture that a format has no room for."""
+    side = max(image.size)
+    limit = PICTURE_ROOMS[image_format].max_side
+    if side <= limit:
+        return
+    others = []
+    for name in ("jpeg", "png", "webp"):
+        if side <= PICTURE_ROOMS[name.upper()].max_side:
+            others.append(f"--format {name}")
+    message = (
+        f"{image_format} holds {limit} pixels a side at most, and the picture has {image.width} x"
+        f" {image.height}: {path}"
+    )
+    raise usage_error(message, f"Make it smaller, or take {' or '.join(others)}.")
+
+
+def is_profile_for(profile: Any, image: Image.Image) -> bool:
+    """Whether a colour profile is one of the colours that the picture's mode has."""
+    is_profile = isinstance(profile, bytes) and len(profile) > 128  # bytes of its header
+    return is_profile and profile[16:20] == PROFILE_SPACES.get(image.mode)
+
+
+def in_mode_for(image: Image.Image, image_format: str) -> tuple[Image.Image, list[str]]:
+    """A picture in a mode that a format has room for, and what it loses by that: transparency, or
+    the scale of greys that have none of their own.
+    """
+    room = PICTURE_ROOMS[image_format]
+    losses: list[str] = []
+    if is_held(image, room):
+        return image, losses
+    if image.mode.startswith("I;16"):
+        image = image.convert("I").convert("I;16")  # whatever the order of its bytes
+    if image.mode not in (*WIDER_MODES, *DEEP_MODES):
+        image = image.convert(PLAIN_MODES.get(image.mode, "RGB"))
+    if image.mode in DEEP_MODES:
+        image = scaled_greys(image, "I;16" in room.modes, losses)
+    if image.has_transparency_data and not is_held(image, room):
+        image = image.convert("RGBA")
+    if image.mode in ("LA", "RGBA") and "RGBA" not in room.modes:
+        if is_opaque(image):
+            return image.convert("RGB"), losses
+        losses.append(f"{image_format} has no transparency: the picture is laid on white")
+        image = on_white(image).convert("RGB")
+    for mode in WIDER_MODES[image.mode]:
+        if mode in room.modes:
+            return image.convert(mode), losses
+    return image.convert("RGB"), losses
+
+
+def is_opaque(image: Image.Image) -> bool:
+    """Whether a picture could be transparent, and is so nowhere."""
+    return image.getchannel("A").getextrema() == (255, 255)
+
+
+def is_held(image: Image.Image, room: PictureRoom) -> bool:
+    """Whether a format has room for a picture as it is."""
+    if image.mode not in room.modes:
+        return False
+    has_alpha = image.mode in ("LA", "PA", "RGBA")
+    return has_alpha or room.has_clear_colour or not image.has_transparency_data
+
+
+def scaled_greys(image: Image.Image, is_deep: bool, losses: list[str]) -> Image.Image:
+    """Greys of 16 bits, of 32 or of no fixed scale as those of 8 bits, or of 16 if those do."""
+    clear_grey = image.info.get("transparency")
+    top = 65_535 if is_deep else 255
+    low, high = 0.0, 65_535.0
+    if image.mode == "I;16":
+        image = image.convert("I")
+    else:
+        low, high = range_of_greys(image)
+        losses.append(f"its greys from {low:g} to {high:g} become 0 to {top}")
+    factor = top / ((high - low) or 1.0)
+    offset = -low * factor
+    if image.mode == "I":
+        offset += 0.5  # it is cut to a whole number
+    greys = image.point(lambda grey: grey * factor + offset)
+    if is_deep:
+        return greys.convert("I").convert("I;16")
+    greys = greys.convert("L")
+    if not isinstance(clear_grey, int):
+        return greys
+    return Image.merge("LA", (greys, unlike(image, clear_grey)))
+
+
+def range_of_greys(image: Image.Image) -> tuple[float, float]:
+    """The darkest and the lightest grey; those without a number or an end do not count."""
+    extrema: Any = image.getextrema()
+    if all(map(math.isfinite, extrema)):
+        return extrema[0], extrema[1]
+    greys = memoryview(image.tobytes()).cast("f")
+    low = min(filter(math.isfinite, greys), default=0.0)
+    high = max(filter(math.isfinite, greys), default=0.0)
+    return low, high
+
+
+def unlike(image: Image.Image, grey: int) -> Image.Image:
+    """A mask that is clear where a picture of whole numbers has that grey."""
+    above = image.point(lambda value: value - grey).convert("L")
+    below = image.point(lambda value: value * -1 + grey).convert("L")
+    return ImageChops.lighter(above, below).point(lambda value: 255 if value else 0)
 
 
 def read_to_the_end(path: str, content: bytes) -> str:
@@ -5380,7 +5858,7 @@ def read_to_the_end(path: str, content: bytes) -> str:
             image.load()
         if is_mostly_text(behind_the_end(content_type, content), at_least=8):
             raise usage_error(f"text stands behind the picture: {path}")
-    elif is_mostly_text(content[HEAD_BYTES:]):
+    elif is_mostly_text(content[MARK_BYTES:]):
         raise usage_error(f"not a media file, but text behind the start of one: {path}")
     return content_type
 
@@ -5435,11 +5913,11 @@ def picture(path: str, file: IO[bytes]) -> Iterator[Image.Image]:
     file.seek(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # a picture that is odd is no news; a broken one raises
             image = Image.open(file, formats=formats)
-        if image.width * image.height > MAX_PIXELS:
-            raise usage_error(f"the picture has more than {MAX_PIXELS} pixels: {path}")
-        yield image
+            if image.width * image.height > MAX_PIXELS:
+                raise usage_error(f"the picture has more than {MAX_PIXELS} pixels: {path}")
+            yield image
     except (ImportError, Failure):
         raise
     except PIL.UnidentifiedImageError as exc:
@@ -5448,16 +5926,16 @@ def picture(path: str, file: IO[bytes]) -> Iterator[Image.Image]:
         raise usage_error(f"not a picture that Pillow can read: {path}: {reason_of(exc)}") from exc
 
 
-def open_image(path: str, image_format: str) -> tuple[Image.Image, str]:
-    """A picture upright as its EXIF orientation says, with Pillow's name of its new format."""
-    with open_regular_file(path) as file, picture(path, file) as opened_image:
-        image = ImageOps.exif_transpose(opened_image)
-    if image_format not in ("jpeg", "jpg"):
-        return image, image_format
-    if image.has_transparency_data:
-        note("JPEG has no transparency: the picture is laid on white")
-        image = on_white(image)
-    return image.convert("RGB"), "jpeg"
+def converted_picture(path: str, format_name: str) -> tuple[bytes, str]:
+    """A picture upright as its EXIF orientation says, in another format, and the content type."""
+    image_format = {"jpg": "JPEG"}.get(format_name, format_name.upper())
+    with open_regular_file(path) as file, picture(path, file) as image:
+        check_size(path, image, image_format)
+        if has_frames(image):
+            note(f"{path}: only the first of its pictures is converted")
+        upright = ImageOps.exif_transpose(image)
+        content = encoded_picture(path, upright, image_format, is_told=True)
+    return content, f"image/{image_format.lower()}"
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -5702,8 +6180,8 @@ class Media(NamedTuple):
 
     @property
     def is_called_a_page(self) -> bool:
-        is_html = self.content_type.partition(";")[0].strip().lower() == "text/html"
-        return is_html or self.name.lower().endswith(PAGE_EXTENSIONS)
+        page = type_called(PAGE)
+        return page in (type_called(self.content_type), type_named(self.name))
 
     @property
     def is_data(self) -> bool:
@@ -6120,34 +6598,20 @@ def safe_name(value: Any) -> str:
     return name
 
 
-def extension_for(content_type: str, asked: str, name: str) -> str:
-    """The extension asked for if it suits the content or nobody knows better; else the content's,
-    or the name's, as far as it is one of a file that models make.
+def extension_for(types: Sequence[FileType], asked: str, name: str) -> str:
+    """The extension asked for, if a type that holds has it; else the usual one of the narrowest
+    type that a server may choose.
     """
-    if asked and content_type == mimetypes.guess_type(f"x{asked}")[0]:
-        return asked
-    told = told_extension(content_type)
-    if told is None and asked:
-        return asked
-    stem, _, ending = name.rpartition(".")
-    if told is None and stem:
-        told = f".{ending.lower()}"
-    if told in PAGE_EXTENSIONS:
+    for file_type in types:
+        if asked.lower() in file_type.extensions.split():
+            return asked
+    if types and types[-1].content_type == PAGE:
         note(f"a page that a browser would run is saved as .html.txt: {printable(name)}")
         return ".html.txt"
-    if told is None or not re.fullmatch(EXTENSIONS, told[1:]):
-        return ".bin"
-    return told
-
-
-def told_extension(content_type: str) -> str | None:
-    """The usual extension of a content type; None if it tells nothing."""
-    if content_type == BINARY:
-        return None
-    usual = mimetypes.guess_extension(content_type)
-    if usual is None and content_type in SIGNATURES:
-        usual = f".{content_type.partition('/')[2]}"
-    return usual
+    for file_type in reversed(types):
+        if file_type.is_open_safe and file_type.extensions:
+            return file_type.extensions.split()[0]
+    return ".bin"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -6688,8 +7152,12 @@ async def save_file(
         part = PartFile(target.folder)
     with part:
         declared_type = await receive(client, media, Download(part, saving.max_bytes))
-        content_type = first_telling(media_type(part.head), declared_type, media.content_type)
-        extension = extension_for(content_type, target.asked, media.name)
+        told_types = (declared_type, media.content_type)
+        types = file_types(part.head, told_types, (target.asked, media.name))
+        content_type = types[-1].content_type if types else first_telling(*told_types)
+        extension = extension_for(types, target.asked, media.name)
+        if target.asked and not file_types(part.head, told_types):
+            extension = target.asked
         stem, extension = target.place(name_values(media, job, index), extension)
         facts = {"url": media.short_url(content_type), "field": media.field}
         path = publish_with_metadata(
@@ -6721,7 +7189,7 @@ async def receive(client: httpx.AsyncClient, media: Media, download: Download) -
     part = download.part
     if not part.size:
         raise Failure("unexpected_answer", "the file is empty")
-    is_page = content_type == "text/html" and not media_type(part.head)
+    is_page = type_called(content_type) == type_called(PAGE) and not proven_type(part.head)
     if is_page and not (media.is_data or media.is_called_a_page):
         raise Failure("unexpected_answer", "a web page came in its place")
     with writing():
@@ -8245,12 +8713,11 @@ async def cancel_job(model: str, request_id: str, *, client_timeout: float | Non
 @command("upload-file", FILE, example="--file photo.jpg", text=url_text)
 async def upload_file(file: str) -> Fields:
     """Upload a file of any kind to fal's CDN and give its URL, which is public."""
-    name = portable_name(file)
-    with contextlib.ExitStack() as stack:
-        if name != os.path.basename(file):
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            file = shutil.copyfile(file, f"{folder}/{name}")
-        return {"url": await uploaded(fal_client.upload_file_async, file)}
+    with open_bytes(file) as source:
+        name = portable_name(file)
+        content_type = content_type_for(source.read(HEAD_BYTES), name)
+        data = Parts(source).whole_or_parts()
+        return {"url": await uploaded(fal_client.upload_async, data, content_type, name)}
 
 
 @command(
@@ -8262,7 +8729,7 @@ async def upload_file(file: str) -> Fields:
 )
 async def upload_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, upload it, and give its URL, which is public."""
-    return {"url": await uploaded(fal_client.upload_image_async, *open_image(file, format))}
+    return {"url": await uploaded(fal_client.upload_async, *converted_picture(file, format))}
 
 
 @command(
@@ -8281,8 +8748,10 @@ async def upload_raw(file: str, *, content_type: str) -> Fields:
 
 @command("encode-file", FILE, example="--file photo.jpg", text=data_uri_text)
 def encode_file(file: str) -> Fields:
-    """Give a file as a data URI, its content type told from its name; nothing is sent."""
-    return {"data_uri": fal_client.encode_file(file)}  # type: ignore[arg-type]
+    """Give a file as a data URI, its content type told from what it is; nothing is sent."""
+    content = read_bytes(file)
+    content_type = content_type_for(content[:HEAD_BYTES], file)
+    return {"data_uri": fal_client.encode(content, content_type)}
 
 
 @command(
@@ -8294,7 +8763,7 @@ def encode_file(file: str) -> Fields:
 )
 def encode_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, and give it as a data URI; nothing is sent."""
-    return {"data_uri": fal_client.encode_image(*open_image(file, format))}
+    return {"data_uri": fal_client.encode(*converted_picture(file, format))}
 
 
 @command(
@@ -9024,7 +9493,7 @@ def jsonable(value: Any, raw: dict[str, Raw], content_type: Any = None) -> Any:
         return [jsonable(item, raw) for item in value]
     if isinstance(value, bytes):
         if not isinstance(content_type, str):
-            content_type = media_type(value[:HEAD_BYTES]) or BINARY
+            content_type = content_type_for(value[:HEAD_BYTES])
         return fal_client.encode(value, content_type)
     if isinstance(value, float) and not math.isfinite(value):
         return None
