@@ -43,7 +43,9 @@ def matroska(kind: bytes) -> bytes:
 
 
 def transport(packets: int = 5) -> bytes:
-    return b"".join(b"G\x40\x11" + bytes([0x10 + count]) + bytes(184) for count in range(packets))
+    return b"".join(
+        b"G\x40\x11" + bytes([0x10 + count, *range(72, 256)]) for count in range(packets)
+    )
 
 
 QUICKTIME = boxed(b"qt  ", b"qt  ")
@@ -212,8 +214,8 @@ SENT = {
     "plain.mov": (ANY_MP4, "video/quicktime"),
     "wrong.mp4": (matroska(b"matroska"), "video/x-matroska"),
     "photo.txt": (b"\x89PNG\r\n\x1a\n" + bytes(30), "image/png"),
-    "song.aac": (b"\xff\xf9\x50\x80\x2e\x7f\xfc" + bytes(range(99)), "audio/aac"),
-    "song.aif": (b"FORM\0\0\0\x20AIFFCOMM" + bytes(range(99)), "audio/aiff"),
+    "song.aac": (b"\xff\xf9\x50\x80\x2e\x7f\xfc" + bytes(range(256)), "audio/aac"),
+    "song.aif": (b"FORM\0\0\0\x20AIFFCOMM" + bytes(range(256)), "audio/aiff"),
     "robot.glb": (GLB, "model/gltf-binary"),
     "robot.obj": (TEXT, "model/obj"),
     "words.srt": (TEXT, "application/x-subrip"),
@@ -281,33 +283,43 @@ MEDIA = {
 }
 
 
+FIELDS = {"media_urls": {"type": "array", "items": {"type": "string"}}}
+SUBMIT = ("submit-t2i", "--model", "fal-ai/flux/dev", "--prompt", "A cat")
+
+
 def test_media_in_arguments_are_uploaded(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
-    fields = {"media_list": {"type": "array", "items": {"type": "string"}}}
-    fal.on("GET", "api.fal.ai", "/v1/models", fal.always(telling("fal-ai/flux/dev", fields)))
+    fal.on("GET", "api.fal.ai", "/v1/models", fal.always(telling("fal-ai/flux/dev", FIELDS)))
     for name, (content, _) in MEDIA.items():
         (tmp_path / name).write_bytes(content)
-    (tmp_path / "drawing.svg").write_bytes(SVG)
-    (tmp_path / "robot.gltf").write_bytes(b"{}")
-    others = ["drawing.svg", "robot.gltf"]
-    value = json.dumps([*MEDIA, *others])
-    argv = ("submit-t2i", "--model", "fal-ai/flux/dev", "--no-schema", "--prompt", "A cat")
-    done = cli(*argv, "--arg", f"media_list={value}")
+    done = cli(*SUBMIT, "--arg", f"media_urls={json.dumps([*MEDIA])}")
     assert done.status == 0, done.stderr
     (job,) = fal.jobs.values()
     by_url = {upload.url: upload for upload in fal.uploads}
-    *urls, drawing, robot = job.arguments["media_list"]
-    assert [drawing, robot] == others
-    told = {by_url[url].name: by_url[url].content_type for url in urls}
+    uploads = [by_url[url] for url in job.arguments["media_urls"]]
+    told = {upload.name: upload.content_type for upload in uploads}
     assert told == {name: content_type for name, (_, content_type) in MEDIA.items()}
     assert "a.jxl: only some models read JXL" in done.notes
+
+
+@pytest.mark.parametrize("name", ["drawing.svg", "words.vtt", "robot.glb", "all.zip", "a.pdf"])
+def test_what_is_no_media_is_not_uploaded_for_its_first_bytes(
+    fal: Sandbox, cli: Cli, tmp_path: Path, name: str
+) -> None:
+    fal.on("GET", "api.fal.ai", "/v1/models", fal.always(telling("fal-ai/flux/dev", FIELDS)))
+    contents = {".svg": SVG, ".vtt": b"WEBVTT\n\n", ".glb": GLB, ".zip": zipped("a")}
+    (tmp_path / name).write_bytes(
+        contents.get(Path(name).suffix, b"%PDF-1.7\n" + bytes(range(256)))
+    )
+    done = cli(*SUBMIT, "--arg", f'media_urls=["{name}"]')
+    assert (done.status, fal.uploads, fal.jobs) == (2, [], {})
+    assert f"not a media file: {name}" in done.error["message"]
 
 
 def test_words_behind_the_start_of_a_clip_stay_here(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
     """As many bytes as are looked at to tell types are not too many to be words."""
     for name in ("clip.avi", "clip.flv", "voice.amr", "a.jxl"):
         (tmp_path / name).write_bytes(MEDIA[name][0][:12] + b"\nFAL_KEY=dummy-example-key\n" * 9)
-        argv = ("--model", "fal-ai/flux/dev", "--no-schema", "--prompt", "A cat")
-        done = cli("submit-t2i", *argv, "--extra-json", json.dumps({"media_url": name}))
+        done = cli(*SUBMIT, "--extra-json", json.dumps({"media_url": name}))
         assert (done.status, fal.uploads, fal.jobs) == (2, [], {})
 
 
