@@ -469,18 +469,18 @@ class FileType(NamedTuple):
     """A row of FILE_TYPES."""
 
     content_type: str  # or the name of a family
-    extensions: str
-    signature: bytes | None = None
-    within: str = ""
-    is_open_safe: bool = True
+    extensions: str  # the usual one first
+    signature: bytes | None = None  # an expression for the first bytes
+    within: str = ""  # the content type or family of all such files
+    is_harmless: bool = True  # to open: a server may choose the extension
 
 
 class PictureRoom(NamedTuple):
     """A row of PICTURE_ROOMS."""
 
     modes: tuple[str, ...]
-    max_side: int
-    has_clear_colour: bool = False
+    max_side: int  # pixels
+    has_clear_colour: bool = False  # a colour, or an entry of a palette, may be transparent
 
 
 class Flag(NamedTuple):
@@ -698,12 +698,9 @@ PATH_PATTERN = r"\w[\w.-]*(/\w[\w.-]*)*"
 REQUEST_ID_PATTERN = r"[A-Za-z0-9][\w-]{0,199}"
 NO_FALLBACK: Any = {"fallback_repository": []}  # fal-client's own cannot work since 2026
 
-# What files are. Of a row: the content type, the extensions, of which the first is the usual one,
-# and what the first bytes are if they prove it; `within` is a wider type or family, which may be
-# all that bytes, servers or names tell. The first row that fits the bytes counts.
-#
-# A server may choose the extensions of these rows, but for those of `is_open_safe=False`: a system
-# opens such files, and those of no row, by running what is in them.
+# What files are. Bytes, servers or names may tell no more than a wider type or family that a row is
+# `within`. The first row whose signature fits counts. What is not harmless, or in no row, a system
+# may open by running it.
 
 BINARY = "application/octet-stream"  # which says nothing
 TEXT = "text/plain"
@@ -785,7 +782,7 @@ FILE_TYPES = (
     FileType("video/ogg", ".ogv", rb"OggS.{24}(\x80theora|fishead\0)", "ogg"),
     FileType("application/mxf", ".mxf", rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02"),
     # Sounds
-    FileType("audio/wav", ".wav .wave", rb"(RIFF|RIFX|RF64).{4}WAVE"),
+    FileType("audio/wav", ".wav .wave", rb"(RIFF|RIFX|RF64|BW64).{4}WAVE"),
     FileType(
         "audio/mpeg", ".mp3 .mp2 .mpga", rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xfd][\x10-\xeb]", "id3"
     ),
@@ -796,7 +793,7 @@ FILE_TYPES = (
     FileType("audio/webm", ".weba .webm", None, "video/webm"),
     FileType("audio/x-matroska", ".mka", None, "video/x-matroska"),
     FileType("audio/x-ms-wma", ".wma", None, "asf"),
-    FileType("audio/ogg", ".ogg .oga", None, "ogg"),
+    FileType("audio/ogg", ".ogg .oga", rb"OggS.{24}(OpusHead|\x01vorbis|Speex|\x7fFLAC)", "ogg"),
     FileType("audio/opus", ".opus", None, "audio/ogg"),
     FileType("audio/x-speex", ".spx", None, "audio/ogg"),
     FileType("audio/amr", ".amr .awb", rb"#!AMR"),
@@ -863,34 +860,34 @@ FILE_TYPES = (
     FileType("id3", "", rb"ID3"),
     FileType("asf", "", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
     # What may be sent, and what no server may choose
-    FileType(PAGE, " ".join(PAGE_EXTENSIONS), None, TEXT, is_open_safe=False),
-    FileType(XML, ".xml", None, TEXT, is_open_safe=False),
-    FileType("text/javascript", ".js .mjs", None, TEXT, is_open_safe=False),
-    FileType("text/css", ".css", None, TEXT, is_open_safe=False),
-    FileType("text/x-python", ".py", None, TEXT, is_open_safe=False),
-    FileType("application/yaml", ".yaml .yml", None, TEXT, is_open_safe=False),
-    FileType("application/rtf", ".rtf", None, TEXT, is_open_safe=False),
-    FileType("application/epub+zip", ".epub", None, ZIP, is_open_safe=False),
+    FileType(PAGE, " ".join(PAGE_EXTENSIONS), None, TEXT, is_harmless=False),
+    FileType(XML, ".xml", None, TEXT, is_harmless=False),
+    FileType("text/javascript", ".js .mjs", None, TEXT, is_harmless=False),
+    FileType("text/css", ".css", None, TEXT, is_harmless=False),
+    FileType("text/x-python", ".py", None, TEXT, is_harmless=False),
+    FileType("application/yaml", ".yaml .yml", None, TEXT, is_harmless=False),
+    FileType("application/rtf", ".rtf", None, TEXT, is_harmless=False),
+    FileType("application/epub+zip", ".epub", None, ZIP, is_harmless=False),
     FileType(
         "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
         ".docx",
         None,
         ZIP,
-        is_open_safe=False,
+        is_harmless=False,
     ),
     FileType(
         "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
         ".xlsx",
         None,
         ZIP,
-        is_open_safe=False,
+        is_harmless=False,
     ),
     FileType(
         "application/vnd.openxmlformats-officedocument.presentationml.presentation",
         ".pptx",
         None,
         ZIP,
-        is_open_safe=False,
+        is_harmless=False,
     ),
 )
 # Other names of content types, as they stand without `x-`.
@@ -927,6 +924,8 @@ TYPE_NAMES = {
     "model/ply": "model/x-ply",
     "application/ply": "model/x-ply",
     "application/sla": "model/stl",
+    "model/x.stl-ascii": "model/stl",
+    "model/x.stl-binary": "model/stl",
     "application/vnd.ms-pki.stl": "model/stl",
     "application/vnd.ms-package.3dmanufacturing-3dmodel+xml": "model/3mf",
     "model/vnd.pixar.usd": "model/vnd.usd",
@@ -966,8 +965,7 @@ PICTURE_FORMATS = {
 }
 MAX_PIXELS = 100_000_000
 
-# What a format of pictures can hold, by Pillow's name of it: modes, pixels of the longer side, and
-# whether one colour or an entry of a palette may be transparent.
+# What a format of pictures can hold, by Pillow's name of it.
 PICTURE_ROOMS = {
     "JPEG": PictureRoom(("L", "RGB"), 65_500),
     "PNG": PictureRoom(("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), 2**31 - 1, True),
@@ -1370,7 +1368,7 @@ def read_picture(source: str) -> str:
         refuse_local_url(source)
         return source
     path = read_local_file(source)
-    with open_regular_file(path) as file:
+    with reading(path), open_regular_file(path) as file:
         content_type = media_type(file.read(HEAD_BYTES))
     if content_type is None or not content_type.startswith("image/"):
         raise usage_error(f"not a picture: {path}", "upload-file uploads files of any kind.")
@@ -5461,12 +5459,19 @@ def local_path(source: str) -> str:
     return urllib.parse.unquote(url[1])
 
 
-def open_regular_file(path: str) -> IO[bytes]:
-    """A file of a disk to read; a pipe or a device, which may have no end, is a usage error."""
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Let what the disk does not give leave as a Failure that names the file."""
     try:
-        file = open(path, "rb", opener=open_at_once)  # noqa: SIM115
+        yield
     except OSError as exc:
         raise cannot_read(path, exc) from exc
+
+
+def open_regular_file(path: str) -> IO[bytes]:
+    """A file of a disk to read; a pipe or a device, which may have no end, is a usage error."""
+    with reading(path):
+        file = open(path, "rb", opener=open_at_once)  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise usage_error(f"not a file: {path}")
@@ -5564,19 +5569,20 @@ def portable_name(path: str) -> str:
 
 def read_bytes(path: str) -> bytes:
     """The bytes of a file, or of stdin for `-`."""
-    with open_bytes(path) as file:
+    with reading(path), open_bytes(path) as file:
         return file.read()
 
 
 def open_bytes(path: str) -> IO[bytes]:
     """A file to read and to seek in; stdin, for `-`, or a pipe by way of a temporary one."""
-    if path == "-":
-        return copied_to_disk(sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
-    file = open(path, "rb")  # noqa: SIM115
-    if file.seekable():
-        return file
-    with file:
-        return copied_to_disk(file)
+    with reading(path):
+        if path == "-":
+            return copied_to_disk(sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
+        file = open(path, "rb")  # noqa: SIM115
+        if file.seekable():
+            return file
+        with file:
+            return copied_to_disk(file)
 
 
 def copied_to_disk(source: IO[bytes]) -> IO[bytes]:
@@ -5606,7 +5612,7 @@ TYPES_READ: dict[str, str] = {}
 def open_media_file(path: str) -> MediaFile:
     """A picture, a clip or a sound, which is media to its end and not by its first bytes alone."""
     path = home_path(local_path(path))
-    with open_regular_file(path) as file:
+    with reading(path), open_regular_file(path) as file:
         content = file.read()
     digest = hashlib.sha256(content).hexdigest()
     is_new = digest not in TYPES_READ
@@ -5704,7 +5710,7 @@ def upright_copy(
 ) -> tuple[bytes, str]:
     """A picture as its EXIF orientation means it, with its colours and without its place."""
     image_format = str(image.format)
-    if image_format in ("MPO", "HEIF"):
+    if image_format not in PICTURE_ROOMS:  # MPO, HEIF
         image_format, content_type = "JPEG", "image/jpeg"
     keywords = present(dpi=image.info.get("dpi"))
     if image_format in ("JPEG", "WEBP"):
@@ -5908,10 +5914,9 @@ def picture(path: str, file: IO[bytes]) -> Iterator[Image.Image]:
 
     Whatever fails over it is a usage error.
     """
-    content_type = media_type(file.read(HEAD_BYTES))
-    formats = readable_formats(content_type)
-    file.seek(0)
     try:
+        formats = readable_formats(media_type(file.read(HEAD_BYTES)))
+        file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a picture that is odd is no news; a broken one raises
             image = Image.open(file, formats=formats)
@@ -5951,9 +5956,11 @@ def on_white(image: Image.Image) -> Image.Image:
 class Parts:
     """What fal-client cuts into parts as if it were bytes: a file, each part read in its turn."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, path: str, file: IO[bytes]) -> None:
+        self._path = path
         self._file = file
-        self._size = file.seek(0, os.SEEK_END)
+        with reading(path):
+            self._size = file.seek(0, os.SEEK_END)
 
     def __len__(self) -> int:
         return self._size
@@ -5961,8 +5968,9 @@ class Parts:
     def __getitem__(self, part: slice) -> bytes:
         gc.collect()  # httpx leaves the parts that were sent in reference cycles
         start, stop, _ = part.indices(self._size)
-        self._file.seek(start)
-        return self._file.read(stop - start)
+        with reading(self._path):
+            self._file.seek(start)
+            return self._file.read(stop - start)
 
     def whole_or_parts(self) -> Any:
         """What fal-client takes: bytes, unless there are so many that it cuts them."""
@@ -6164,7 +6172,8 @@ def is_media_file(source: str) -> bool:
     if is_remote(source) or not 0 < len(source) < MAX_REFERENCE:
         return False
     try:
-        with open_regular_file(home_path(local_path(source))) as file:
+        path = home_path(local_path(source))
+        with reading(path), open_regular_file(path) as file:
             return media_type(file.read(HEAD_BYTES)) is not None
     except (Failure, ValueError):  # no such file; a null character
         return False
@@ -6609,7 +6618,7 @@ def extension_for(types: Sequence[FileType], asked: str, name: str) -> str:
         note(f"a page that a browser would run is saved as .html.txt: {printable(name)}")
         return ".html.txt"
     for file_type in reversed(types):
-        if file_type.is_open_safe and file_type.extensions:
+        if file_type.is_harmless and file_type.extensions:
             return file_type.extensions.split()[0]
     return ".bin"
 
@@ -8715,8 +8724,9 @@ async def upload_file(file: str) -> Fields:
     """Upload a file of any kind to fal's CDN and give its URL, which is public."""
     with open_bytes(file) as source:
         name = portable_name(file)
-        content_type = content_type_for(source.read(HEAD_BYTES), name)
-        data = Parts(source).whole_or_parts()
+        parts = Parts(file, source)
+        content_type = content_type_for(parts[:HEAD_BYTES], name)
+        data = parts.whole_or_parts()
         return {"url": await uploaded(fal_client.upload_async, data, content_type, name)}
 
 
@@ -8742,7 +8752,7 @@ async def upload_image(file: str, *, format: str = "jpeg") -> Fields:
 async def upload_raw(file: str, *, content_type: str) -> Fields:
     """Upload bytes under a content type of your own and give their URL, which is public."""
     with open_bytes(file) as source:
-        data, name = Parts(source).whole_or_parts(), portable_name(file)
+        data, name = Parts(file, source).whole_or_parts(), portable_name(file)
         return {"url": await uploaded(fal_client.upload_async, data, content_type, name)}
 
 

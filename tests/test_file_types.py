@@ -335,6 +335,28 @@ def test_a_pipe_is_uploaded(fal: Sandbox, environment: dict[str, str], tmp_path:
     assert fal.uploads[0].content == (tmp_path / "a.png").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("upload-file", "--file"),
+        ("upload-raw", "--content-type", "a/b", "--file"),
+        ("upload-image", "--file"),
+        ("encode-file", "--file"),
+        (*SUBMIT, "--no-schema", "--image-url"),
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_a_disk_that_gives_nothing_is_no_broken_connection(
+    fal: Sandbox, cli: Cli, argv: tuple[str, ...]
+) -> None:
+    """A file whose reading fails, as on a worn disk, for as long as the test runs."""
+    done = cli(*argv, "/proc/self/mem")
+    error = done.error
+    assert (done.status, error["type"], error["retryable"]) == (2, "usage_error", False)
+    assert "/proc/self/mem" in error["message"]
+    assert fal.requests == []
+
+
 # The table
 
 
