@@ -5553,10 +5553,10 @@ def content_type_for(head: bytes, name: str = "") -> str:
 
 def media_type(head: bytes) -> str | None:
     """The content type of a picture, a clip or a sound, if the first bytes prove it to be one."""
-    types = file_types(head)
-    content_type = types[-1].content_type if types else ""
-    is_text = content_type == "image/svg+xml"  # which may hold anything
-    if is_text or not content_type.startswith(("image/", "video/", "audio/")):
+    content_type = content_type_for(head)
+    if content_type == "image/svg+xml":  # a text, which may hold anything
+        return None
+    if not content_type.startswith(("image/", "video/", "audio/")):
         return None
     return content_type
 
@@ -5744,7 +5744,7 @@ def encoded_picture(
         fitted.save(buffer, image_format, **keywords)
     except Exception as exc:  # Pillow's writers raise anything over what a format has no room for
         message = f"the picture cannot be made {image_format}: {path}: {reason_of(exc)}"
-        raise usage_error(message, "Try another --format.") from exc
+        raise usage_error(message, "Convert it to another format.") from exc
     return buffer.getvalue()
 
 
