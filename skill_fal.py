@@ -138,6 +138,7 @@ def any_home() -> Iterator[None]:
 
 if TYPE_CHECKING:
     import asyncio
+    import csv
     import datetime
     import difflib
     import email.utils as email_utils
@@ -168,6 +169,7 @@ if TYPE_CHECKING:
 else:
     asyncio = Lazy("asyncio")
     cookiejar = Lazy("http.cookiejar")
+    csv = Lazy("csv")
     datetime = Lazy("datetime")
     difflib = Lazy("difflib")
     email_utils = Lazy("email.utils")
@@ -1023,6 +1025,56 @@ PAGE_WORDS = (
 FILE_HINT = "Name the local file itself: it is uploaded."
 MAX_TEXT_BYTES = 64 * 1024**2  # of a file of prompts or of JSON
 
+# The marks that text files begin with, by encoding; UTF-16's is the beginning of UTF-32's.
+BYTE_ORDER_MARKS = {
+    "utf-8": b"\xef\xbb\xbf",
+    "utf-32-le": b"\xff\xfe\x00\x00",
+    "utf-32-be": b"\x00\x00\xfe\xff",
+    "utf-16-le": b"\xff\xfe",
+    "utf-16-be": b"\xfe\xff",
+}
+UTF_8_HINT = (
+    "Save it as UTF-8: in PowerShell with Out-File -Encoding utf8, in Excel as CSV UTF-8, in"
+    " Notepad under Encoding."
+)
+
+# What no prompt holds: control characters, but for tabs and line ends (U+0085 is one, too). Names
+# are those that have one.
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+CONTROL_NAMES = {
+    "\x00": "null",
+    "\x07": "bell",
+    "\x08": "backspace",
+    "\x0b": "vertical tab",
+    "\x0c": "form feed",
+    "\x1b": "escape",
+    "\x7f": "delete",
+    "\x9b": "escape",
+}
+
+# What shells, terminals and editors put around words, or in the place of other characters.
+# Quotes by those that open them; what English opens with, German closes with.
+QUOTES = {
+    '"': '"',
+    "'": "'",
+    "`": "`",
+    "\u201c": "\u201d",
+    "\u201d": "\u201d",
+    "\u201e": "\u201c\u201d",
+    "\u2018": "\u2019",
+    "\u2019": "\u2019",
+    "\u201a": "\u2018\u2019",
+    "\u00ab": "\u00bb",
+}
+CURLY_QUOTES = re.compile("[\u00ab\u00bb\u2018-\u201f\u2039\u203a\u301d-\u301f\uff02]")
+DASHES = "\u00ad\u2010-\u2015\u2043\u2212\u2e3a\u2e3b\ufe58\ufe63\uff0d"
+ODD_SPACES = "\u00a0\u2007\u202f\u3000"  # no shell ends a word at them
+NOT_SEEN = "\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"  # directions, zero width
+WAYS_TO_GIVE_JSON = (
+    'Write the object into a file and name it, as in --extra-json "@args.json"; or, to generate,'
+    " set values one by one with --arg NAME=VALUE."
+)
+
 # Of one file: bytes at most, hosts that may hand it on, and seconds between attempts at it.
 MAX_BYTES = 2 * 1024**3
 MAX_REDIRECTS = 5
@@ -1182,22 +1234,49 @@ def read_value(name: str, read: Callable[[str], Any], text: str) -> Any:
 
 
 def read_text(source: str) -> str:
-    """The whole of a text file, or of stdin for `-`."""
+    """The whole of a text file, or of stdin for `-`, its lines ended by a line feed."""
     try:
         with open_text(source) as file:
             content = file.read(MAX_TEXT_BYTES + 1)
-        if len(content) > MAX_TEXT_BYTES:
-            raise usage_error(f"more than {MAX_TEXT_BYTES} bytes of text: {source}")
-        return content.decode("utf-8-sig")
     except OSError as exc:
         raise cannot_read(source, exc) from exc
+    if len(content) > MAX_TEXT_BYTES:
+        raise usage_error(f"more than {MAX_TEXT_BYTES} bytes of text: {source}")
+    text = decoded(content, source)
+    text = text.rstrip("\x1a")  # by which DOS tools mark the end
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # old Macs have the latter
+    return re.sub("^\ufeff", "", text, flags=re.MULTILINE)  # files that are joined have several
+
+
+def decoded(content: bytes, source: str) -> str:
+    """The text that the bytes are, in UTF-8 if no mark of theirs says otherwise."""
+    encoding = encoding_of(content)
+    try:
+        return content.decode(encoding)
     except UnicodeDecodeError as exc:
-        raise usage_error(f"cannot read {source}: {exc}") from exc
+        line = content.count(b"\n", 0, exc.start) + 1
+        place = f"byte {exc.start + 1}, in line {line}"
+        message = f"cannot read {source}: it is not {encoding.upper()} text ({place})"
+        raise usage_error(message, UTF_8_HINT) from exc
+
+
+def encoding_of(content: bytes) -> str:
+    """What the mark at the start tells; or where the null bytes stand, which UTF-8 has none of."""
+    for encoding, byte_order_mark in BYTE_ORDER_MARKS.items():
+        if content.startswith(byte_order_mark):
+            return encoding
+    firsts, seconds = content[0::2], content[1::2]
+    if len(firsts) == len(seconds):
+        if 2 * seconds.count(0) > len(seconds) and 0 not in firsts:
+            return "utf-16-le"
+        if 2 * firsts.count(0) > len(firsts) and 0 not in seconds:
+            return "utf-16-be"
+    return "utf-8"
 
 
 def open_text(source: str) -> IO[bytes]:
     if source != "-":
-        return open(home_path(source), "rb")
+        return open(home_path(local_path(source)), "rb")
     if sys.stdin is None:
         return io.BytesIO()
     return sys.stdin.buffer
@@ -1223,7 +1302,26 @@ def read_plain_text(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as exc:
         raise usage_error("the text is not valid UTF-8") from exc
+    refuse_control_characters(text)
     return text
+
+
+def refuse_control_characters(text: str) -> None:
+    """Of no use to a model; they come of wrong encodings and of copies from terminals."""
+    found = CONTROL.search(text)
+    if found is None:
+        return
+    name = CONTROL_NAMES.get(found[0], "control")
+    line = text.count("\n", 0, found.start()) + 1
+    column = found.start() - text.rfind("\n", 0, found.start())
+    hint = "Take it out: of control characters, texts hold tabs and line ends alone."
+    if name == "null":
+        hint = f"Texts in UTF-16 hold it. {UTF_8_HINT}"
+    raise usage_error(
+        f"the text holds U+{ord(found[0]):04X}, the {name} character, as character {column} of"
+        f" line {line}",
+        hint,
+    )
 
 
 def read_json(text: str) -> Any:
@@ -1231,21 +1329,85 @@ def read_json(text: str) -> Any:
     try:
         if nests_deeply(text):
             raise usage_error(f"the JSON nests more than {MAX_DEPTH} levels deep")
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=without_repeated_keys)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as exc:
         raise usage_error(f"not valid JSON: {exc}") from exc
     return value
 
 
+def without_repeated_keys(pairs: list[tuple[str, Any]]) -> Fields:
+    """The object that JSON tells; of a repeated key nobody knows which value is meant."""
+    values: Fields = {}
+    for name, value in pairs:
+        if name in values:
+            raise usage_error(f"the JSON has the key {name[:80]!r} twice")
+        values[name] = value
+    return values
+
+
 def read_json_object(text: str) -> Fields:
     """A JSON object: the text itself, `@file`, or `-` for stdin."""
-    if text == "-" or text.startswith("@"):
-        text = read_text(text.removeprefix("@"))
+    named = without_quotes(text.strip())  # which cmd.exe leaves around '@file'
+    if text == "-" or named.startswith("@"):
+        source = named.removeprefix("@")
+        content = read_text(source)
+        with naming("stdin" if source == "-" else source):
+            return json_object(content)
+    try:
+        return json_object(text)
+    except Failure as failure:
+        failure.hint = failure.hint or json_hint(text)
+        raise
+
+
+def json_object(text: str) -> Fields:
+    """A text of JSON as an object, all of whose texts can be sent."""
     value = read_json(text)
     if not isinstance(value, dict):
         raise usage_error(f"must be a JSON object, not {text.strip()[:40]}")
+    refuse_control_characters_in(value)
     return value
+
+
+def refuse_control_characters_in(value: Any) -> None:
+    """Of all texts in a value, which the refusal names."""
+    for leaf in leaves(value):
+        if isinstance(leaf.value, str):
+            with naming(leaf.field):
+                refuse_control_characters(leaf.value)
+
+
+@contextlib.contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Have a Failure say where in the user's things it is."""
+    try:
+        yield
+    except Failure as failure:
+        raise usage_error(f"{place}: {failure.message}", failure.hint) from failure
+
+
+def json_hint(text: str) -> str:
+    """What to do about JSON on the command line that is none: shells and editors change quotes."""
+    cause = "Shells change quotes."
+    if CURLY_QUOTES.search(text):
+        cause = "Its quotes are curly, and JSON takes straight ones."
+    elif text.lstrip().startswith("'"):
+        cause = "The single quotes have come along, which cmd.exe takes for a part of the text."
+    elif '\\"' in text:
+        cause = "Its quotes have backslashes before them, which not every shell takes away."
+    elif "{" in text and '"' not in text:
+        cause = "It has no double quotes: PowerShell and cmd.exe take them away."
+    return f"{cause} {WAYS_TO_GIVE_JSON}"
+
+
+def hint_on_spoilt_json(values: Iterable[Any]) -> str | None:
+    """What to do about values of --arg that look like JSON, and are none."""
+    for value in values:
+        is_meant = isinstance(value, str) and value.lstrip("'").startswith(("{", "["))
+        if is_meant and not json_readings(value):
+            return json_hint(value)
+    return None
 
 
 def read_named_value(text: str) -> tuple[str, str]:
@@ -1253,7 +1415,17 @@ def read_named_value(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise usage_error(f"not NAME=VALUE: {text[:80]!r}")
+    refuse_control_characters(value)
+    if value.lstrip().startswith(("{", "[")):
+        refuse_bad_json(value)
     return name, value
+
+
+def refuse_bad_json(text: str) -> None:
+    """Refuse a text that may be JSON, if it is, for repeated keys and control characters."""
+    with contextlib.suppress(ValueError, RecursionError):  # it is none, or is read by nobody
+        value = json.loads(text, object_pairs_hook=without_repeated_keys)
+        refuse_control_characters_in(value)
 
 
 class NamedValues(argparse.Action):
@@ -1739,40 +1911,61 @@ def as_list(value: Any) -> list[Any]:
     return [value]
 
 
-# Files of jobs: what a batch reads, one job a line
+# Files of jobs: what a batch reads, one job a line, a row or an item
 
 
 def read_jobs(flags: Sequence[Flag], varied: str, source: str) -> list[Fields]:
-    """The jobs of a batch, one a line: what varies as it is, or a JSON object with any flags
-    by their names and with `extra` for what has no flag.
+    """The jobs of a batch: what varies as it is, or an object with any flags by their names and
+    with `extra` for what has no flag.
     """
     by_name = {flag.dest: flag for flag in reversed(flags)}  # of two rows the first
     by_name["extra"] = by_name.pop("extra_json")
     by_name["arg"] = by_name["arg"]._replace(read=read_json_object)
+    text = read_text(source)
+    if source.lower().endswith(TABLE_EXTENSIONS):
+        places = rows_of_table(by_name, text, source)
+    elif is_whole_list(text):
+        places = items_of_list(text, source)
+    else:
+        places = lines_of_text(text, source)
     jobs = []
-    for line_number, line in enumerate(read_text(source).split("\n"), 1):
-        line = line.strip()
-        if not line:
-            continue
-        try:
-            jobs.append(read_job(by_name, varied, line))
-        except Failure as failure:
-            message = f"{source}, line {line_number}: {failure.message}"
-            raise usage_error(message, failure.hint) from failure
+    for place, entry in places:
+        with naming(f"{source}, {place}"):
+            jobs.append(read_job(by_name, varied, entry))
     if not jobs:
         raise usage_error(f"{source} holds no jobs")
     return jobs
 
 
-def read_job(flags: Mapping[str, Flag], varied: str, line: str) -> Fields:
-    """The values of a line by the flags' names."""
-    values = {varied: line}
-    if starts_json(line):
-        values = read_json_object(line)
+# Where in a file a job stands, and what stands there: a text, or values by the flags' names.
+Places = list[tuple[str, Any]]
+
+
+def read_job(flags: Mapping[str, Flag], varied: str, entry: Any) -> Fields:
+    """The values of a job by the flags' names."""
+    values = entry
+    if isinstance(entry, Line):
+        values = entry.values(varied)
+    elif isinstance(entry, str):
+        values = {varied: entry}
+    if not isinstance(values, dict):
+        raise usage_error(f"must be a JSON object or a text, not {json.dumps(values)[:40]}")
     job = {name: read_json_value(flags, name, value) for name, value in values.items()}
     if varied not in job and "arg" not in job:
         raise usage_error(f"{varied} is missing")
     return job
+
+
+class Line(str):
+    """A line of a file of jobs, which may be JSON."""
+
+    def values(self, varied: str) -> Fields:
+        if not starts_json(self):
+            return {varied: str(self)}
+        if self == "{":
+            hint = "A job is on one line (jq -c writes it so), or the file is one list of jobs."
+            raise usage_error("not valid JSON: the object goes on in the next line", hint)
+        return json_object(self)
 
 
 def starts_json(line: str) -> bool:
@@ -1782,6 +1975,156 @@ def starts_json(line: str) -> bool:
     except (ValueError, RecursionError):
         return line.startswith("{") or line == "["
     return isinstance(value, (dict, list))
+
+
+def lines_of_text(text: str, source: str) -> Places:
+    """The lines that are no comments, without quotes that a spreadsheet has put around them."""
+    if is_whole_object(text):
+        return [(f"line {first_line(text)}", Line(text.strip()))]
+    comments = 0
+    places: Places = []
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip()
+        if re.match(r"#(\s|$)", line):
+            comments += 1
+        elif line:
+            places.append((f"line {number}", Line(line)))
+    if comments:
+        note(f"{source}: {comments} line(s) that start with # and a space are comments")
+    return without_quotes_of_spreadsheet(places, source)
+
+
+def first_line(text: str) -> int:
+    """The line in which a text begins, after blank ones."""
+    return text.count("\n", 0, len(text) - len(text.lstrip())) + 1
+
+
+def without_quotes_of_spreadsheet(places: Places, source: str) -> Places:
+    """The lines as the cells were: a spreadsheet puts those with a comma or a quote in quotes, and
+    doubles quotes in them.
+
+    A prompt may be in quotes for a reason. A spreadsheet is told by a doubled quote, or by all
+    lines being in quotes, if there are several.
+    """
+    cells = [re.fullmatch('"((?:[^"]|"")+)"', line) for _, line in places]
+    is_of_spreadsheet = any(cell and '""' in cell[1] for cell in cells)
+    if not is_of_spreadsheet and not (len(cells) > 1 and all(cells)):
+        return places
+    as_cells: Places = []
+    for cell, (place, line) in zip(cells, places, strict=True):
+        if cell:
+            line = Line(cell[1].replace('""', '"').strip())
+        as_cells.append((place, line))
+    note(f"{source}: quotes around {len(list(filter(None, cells)))} line(s) are left out")
+    return as_cells
+
+
+def is_whole_object(text: str) -> bool:
+    """Whether a file is one JSON object, on several lines perhaps."""
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def is_whole_list(text: str) -> bool:
+    """Whether a file is meant as one JSON list; lines of prompts may start with brackets."""
+    text = text.strip()
+    if not text.startswith("["):
+        return False
+    if re.match(r"""\[\s*(\n|$|\{\s*["\n]|["'][^\n]*["'],\s*\n)""", text):
+        return True
+    if re.match(r"\[\s*\{", text) and text.endswith("]"):
+        return True
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def items_of_list(text: str, source: str) -> Places:
+    with naming(source):
+        items = read_json(text)
+    return [(f"item {number}", item) for number, item in enumerate(items, 1)]
+
+
+TABLE_EXTENSIONS = (".csv", ".tsv", ".tab")
+DELIMITERS = ",;\t|"  # Excel writes semicolons where numbers have a decimal comma
+NO_DELIMITER = "\x1f"  # which no text holds
+
+
+def rows_of_table(flags: Mapping[str, Flag], text: str, source: str) -> Places:
+    """The rows of a spreadsheet under the names of its first row; empty cells are left out."""
+    delimiter, table = delimiter_of(text)
+    reader = csv.reader(io.StringIO(table, newline=""), delimiter=delimiter, strict=True)
+    columns: list[str] = []
+    places: Places = []
+    try:
+        for number, row in enumerate(reader, 1 + text.count("\n") - table.count("\n")):
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            with naming(f"{source}, row {number}"):
+                if not columns:
+                    columns = columns_of_table(flags, cells)
+                else:
+                    places.append((f"row {number}", values_of_row(flags, columns, cells)))
+    except csv.Error as exc:
+        hint = 'A text with quotes in it stands in quotes, and they are doubled: "a ""big"" cat".'
+        reason = str(exc).replace(NO_DELIMITER, "the end")
+        message = f"{source}, line {reader.line_num}: not valid CSV: {reason}"
+        raise usage_error(message, hint) from exc
+    return places
+
+
+def delimiter_of(text: str) -> tuple[str, str]:
+    """What stands between the cells of a table, and the table: Excel may name it before, and else
+    it is what there is most of between the names of the first row. A lone column needs none.
+    """
+    named = re.match(r"sep=(.)\n", text)
+    if named is not None:
+        return named[1], text[named.end() :]
+    first_row = text.lstrip("\n").partition("\n")[0]
+    delimiter = max(DELIMITERS, key=first_row.count)
+    if delimiter not in first_row:
+        return NO_DELIMITER, text
+    return delimiter, text
+
+
+def columns_of_table(flags: Mapping[str, Flag], cells: Sequence[str]) -> list[str]:
+    """The flags that the first row names: `Num Images` and `--num-images` are `num_images`."""
+    columns: list[str] = []
+    for cell in cells:
+        name = re.sub(r"[\s-]+", "_", cell.lower().lstrip("-"))
+        if name and name not in flags:
+            near = did_you_mean(name, flags)
+            hint = "The first row names flags, such as prompt,seed,num_images."
+            raise usage_error(f"no such column: {cell[:80]}", near or hint)
+        if name and name in columns:
+            raise usage_error(f"the column {name} is there twice")
+        columns.append(name)
+    return columns
+
+
+def values_of_row(
+    flags: Mapping[str, Flag], columns: Sequence[str], cells: Sequence[str]
+) -> Fields:
+    values: Fields = {}
+    for index, cell in enumerate(cells):
+        if not cell:
+            continue
+        if index >= len(columns) or not columns[index]:
+            raise usage_error(
+                f"cell {index + 1} has no name in the first row: {cell[:80]}",
+                "A text that holds the delimiter stands in quotes.",
+            )
+        values[columns[index]] = cell
+        is_switch = flags[columns[index]].read is None
+        if is_switch and cell.lower() in ("true", "false"):
+            values[columns[index]] = cell.lower() == "true"
+    return values
 
 
 def read_json_value(flags: Mapping[str, Flag], name: str, value: Any) -> Any:
@@ -1823,7 +2166,8 @@ T2I = Task(
         argument_flag(
             "--prompts-file FILE",
             'a prompt a line, or JSON with the flags of one job, such as {"prompt": "A cat",'
-            ' "num_images": 2, "extra": {}}; - is stdin',
+            ' "num_images": 2, "extra": {}}; or a JSON list, or a .csv with such names in its first'
+            " row; - is stdin",
             functools.partial(read_jobs, TEXT_TO_IMAGE, "prompt"),
             dest="prompts",
         ),
@@ -1849,7 +2193,8 @@ I2V = Task(
         argument_flag(
             "--image-urls-file FILE",
             'an image a line, or JSON with the flags of one job, such as {"image_url": "a.png",'
-            ' "duration": 5, "extra": {}}; - is stdin',
+            ' "duration": 5, "extra": {}}; or a JSON list, or a .csv with such names in its first'
+            " row; - is stdin",
             functools.partial(read_jobs, IMAGE_TO_VIDEO, "image_url"),
             dest="image_urls",
         ),
@@ -5452,11 +5797,48 @@ def is_remote(source: str) -> bool:
 
 
 def local_path(source: str) -> str:
+    """The path that a source names, be it written as a file: URL. One that names no file may be as
+    a terminal, a file manager or an editor has put it.
+    """
+    spellings = [source]
+    if not is_remote(source) and len(source) < MAX_REFERENCE:
+        spellings = spellings_of_path(source)
+    for spelling in spellings:
+        path = path_of_url(spelling)
+        if os.path.lexists(os.path.expanduser(path)):
+            return path
+    return path_of_url(source)
+
+
+def path_of_url(source: str) -> str:
     """A path, be it written as a file: URL."""
     url = re.fullmatch(r"file:(?://(?:localhost)?)?(/.*)", source, re.I)
     if url is None:
         return source
     return urllib.parse.unquote(url[1])
+
+
+def spellings_of_path(source: str) -> list[str]:
+    """The path as it is; without white space and what is not seen around it, as Windows copies it;
+    without PowerShell's `&` before it and quotes; without backslashes before characters.
+    """
+    bare = re.sub(rf"^[\s{NOT_SEEN}]+|[\s{NOT_SEEN}]+$", "", source)
+    outer = re.sub(r"^& +", "", bare)
+    inner = without_quotes(outer)
+    spellings = [source, bare, inner, inner.strip()]
+    with contextlib.suppress(ValueError):  # a quote without its match
+        words = shlex.split(outer)
+        if len(words) == 1:
+            spellings += words
+    spellings.append(re.sub(r"\\(.)", r"\1", inner))
+    return spellings
+
+
+def without_quotes(text: str) -> str:
+    """The text without the one pair of quotes that it stands in."""
+    if len(text) >= 2 and text[-1] in QUOTES.get(text[0], ""):
+        return text[1:-1]
+    return text
 
 
 @contextlib.contextmanager
@@ -5923,12 +6305,13 @@ def picture(path: str, file: IO[bytes]) -> Iterator[Image.Image]:
             if image.width * image.height > MAX_PIXELS:
                 raise usage_error(f"the picture has more than {MAX_PIXELS} pixels: {path}")
             yield image
-    except (ImportError, Failure):
+    except (ImportError, MemoryError, Failure):
         raise
     except PIL.UnidentifiedImageError as exc:
         raise usage_error(f"not a picture that Pillow can read: {path}") from exc
     except Exception as exc:  # Pillow's readers raise anything over a broken file
-        raise usage_error(f"not a picture that Pillow can read: {path}: {reason_of(exc)}") from exc
+        message = f"not a picture that Pillow can read: {path}: {reason_of(exc)}"
+        raise machine_failure(exc) or usage_error(message) from exc
 
 
 def converted_picture(path: str, format_name: str) -> tuple[bytes, str]:
@@ -6006,7 +6389,7 @@ def source_key(source: str) -> str:
     """The same for all ways of naming a file."""
     if is_remote(source):
         return source
-    return os.path.realpath(os.path.expanduser(source))
+    return os.path.realpath(os.path.expanduser(local_path(source)))
 
 
 class Uploads:
@@ -7958,7 +8341,12 @@ class Order(NamedTuple):
             fitted.notes.append("fal does not list the model among those that stream")
         if fitted.problems:
             messages = (f"{row['field']}: {row['message']}" for row in fitted.problems)
-            raise Failure("invalid_arguments", "; ".join(messages), details=fitted.problems)
+            raise Failure(
+                "invalid_arguments",
+                "; ".join(messages),
+                hint=hint_on_spoilt_json(self.asked.get("arg", {}).values()),
+                details=fitted.problems,
+            )
         for name, value in self.asked.get("arg", {}).items():
             sent = fitted.arguments.get(name)
             if sent == value and type(sent) is str and is_media_file(sent):
@@ -9804,11 +10192,22 @@ RUN = Run()
 # ---------------------------------------------------------------------------------------------
 
 
+FEWEST_COLUMNS = 40  # of a terminal for which --help is laid out
+
+
+def help_width() -> int:
+    """Columns for --help; some terminals say that they have none, and hardly any are no use."""
+    columns = shutil.get_terminal_size().columns
+    return columns if columns >= FEWEST_COLUMNS else 80
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are Failures."""
 
     def __init__(self, **settings: Any) -> None:
-        layout = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
+        layout = functools.partial(
+            argparse.RawDescriptionHelpFormatter, max_help_position=28, width=help_width() - 2
+        )
         super().__init__(
             allow_abbrev=False,
             formatter_class=layout,
@@ -9823,12 +10222,23 @@ class Parser(argparse.ArgumentParser):
         hint = None
         if "expected one argument" in message or "expected at least one" in message:
             hint = "A value that starts with a dash is written --flag=VALUE."
+        elif message.startswith("unrecognized arguments: "):
+            hint = self._hint_on_surplus(message.split()[2:])
         raise usage_error(message, hint)
+
+    def _hint_on_surplus(self, words: Sequence[str]) -> str:
+        """What words may be that belong to no flag."""
+        for word in words:
+            flag = flag_meant(word, self._option_string_actions, is_surplus=True)
+            if flag is not None:
+                return f"Did you mean {flag}?"
+        return 'A text with spaces is one argument, in double quotes: "A red car".'
 
     def read(self, argv: Sequence[str]) -> Fields:
         """The values of the flags by `dest`."""
         try:
             self._refuse_unknown_flags(argv)
+            refuse_split_text(argv)
             return vars(self.parse_args(argv))
         except Failure as failure:
             if not failure.hint:
@@ -9836,12 +10246,77 @@ class Parser(argparse.ArgumentParser):
             raise
 
     def _refuse_unknown_flags(self, argv: Sequence[str]) -> None:
-        """Name a misspelt flag before argparse says that the right one is missing."""
+        """Name a misspelt flag before argparse says that the right one is missing, or takes one
+        with other dashes for a text.
+        """
         flags = self._option_string_actions
         for word in argv:
             name = word.partition("=")[0]
-            if re.fullmatch(r"--[A-Za-z][\w-]*", name) and name not in flags:
+            if name in flags:
+                continue
+            flag = flag_meant(word, flags)
+            if flag is not None:
+                hint = f"Did you mean {flag}?"
+                if not name.isascii():
+                    hint += " What stands there is no plain hyphen, or no plain space."
+                elif re.search(r"\s", word):
+                    hint += " Its value is a word of its own."
+                raise usage_error(f"unrecognized arguments: {word[:80]}", hint)
+            if re.fullmatch(r"--[A-Za-z][\w-]*", name):
                 raise usage_error(f"unrecognized arguments: {word}", did_you_mean(name, flags))
+
+
+def flag_meant(word: str, flags: Iterable[str], is_surplus: bool = False) -> str | None:
+    """The flag that a word is but for dashes, case, and spaces that belong to no flag: editors
+    make one long dash of two hyphens, other programs' flags have one hyphen, Windows' a slash.
+
+    A text may start like that, so that a word is no flag if a text could go on as it does. What is
+    surplus is none.
+    """
+    start, after = f"[-{DASHES}]+", rf"\s*|=.*|:\S*|[{NOT_SEEN}{ODD_SPACES}].*"
+    if is_surplus:
+        start = f"/|{start}"
+    if is_surplus or word.startswith("--"):
+        after = rf"{after}|\s.*"
+    form = rf"[{NOT_SEEN}\s]*(?:{start})([A-Za-z][\w{DASHES}-]*)(?:{after})"
+    match = re.fullmatch(form, word, re.DOTALL)
+    if match is None:
+        return None
+    flag = "--" + re.sub(f"[_{DASHES}]", "-", match[1]).lower()
+    if flag not in flags:
+        return None
+    return flag
+
+
+def refuse_split_text(argv: Sequence[str]) -> None:
+    """A text in quotes of which the shell has made several words, that could be several prompts:
+    cmd.exe takes double quotes alone for quotes, and no shell takes curly ones.
+    """
+    for start, word in enumerate(argv):
+        value = word
+        if word.startswith("--"):
+            value = word.partition("=")[2]
+        closing = QUOTES.get(value[:1], "")
+        is_closed = len(value) > 1 and value[-1] in closing
+        if not closing or is_closed or re.search(r"\s", value):
+            continue
+        more = words_until(closing, argv[start + 1 :])
+        if more:
+            text = " ".join([value, *more])
+            raise usage_error(
+                f"the shell has made several words of one text: {text[:80]}",
+                f'Put it in straight double quotes: "A red car". {WAYS_TO_GIVE_JSON}',
+            )
+
+
+def words_until(closing: str, words: Sequence[str]) -> list[str]:
+    """The words up to one that ends with such a quote, if no flag or whole text comes before."""
+    for count, word in enumerate(words, 1):
+        if word.startswith("--") or re.search(r"\s", word):
+            break
+        if word[-1:] and word[-1] in closing:
+            return list(words[:count])
+    return []
 
 
 def overview_parser() -> Parser:
@@ -9926,6 +10401,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, Fields]:
         overview_parser().read(argv[:1])  # --help, --version, or what is wrong
         raise AssertionError(argv)
     entry = COMMANDS[argv[0]]
+    console.quiet = QUIET.name in argv  # for notes on files that are read with the flags
     return entry, command_parser(entry, argv[1:]).read(argv[1:])
 
 

@@ -74,8 +74,8 @@ def test_images_from_a_file(fal: Sandbox, cli: Cli, tmp_path: Path, photo: Path)
         ('{"prompt": " "}', "prompts.txt, line 1: argument --prompt: the text is empty"),
         ('{"prompt": null}', "prompts.txt, line 1: prompt: not a value: null"),
         ('{"prompt": ["A cat"]}', "prompts.txt, line 1: prompt: not a value"),
-        ('["A cat", "A dog"]', "prompts.txt, line 1: must be a JSON object"),
-        ('[\n"A cat",\n"A dog"\n]', "prompts.txt, line 1: not valid JSON"),
+        ('A cat\n["A cat", "A dog"]', "prompts.txt, line 2: must be a JSON object"),
+        ('[\n"A cat",\n"A dog",\n]', "prompts.txt: not valid JSON"),
     ],
 )
 def test_a_file_of_prompts_that_is_wrong(
