@@ -1081,6 +1081,40 @@ MAX_REDIRECTS = 5
 FILE_BACKOFF = (0.2, 0.5, 1.0)
 
 
+# Keys
+
+KEY_VARIABLES = ("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
+
+# How a variable is called that may hold a key: FAL_API_KEY, FALAI_TOKEN, VITE_FAL_KEY, ...
+KEY_NAME = (
+    r"(?:\w+_)?FAL(?:_?AI)?(?:_\w+?)?_?(?:API_?)?(?:KEY|TOKEN|SECRET|CREDENTIALS?)"
+    r"(?:_(?:ID|SECRET|FILE|PATH|\d))?"
+)
+FILE_ENDINGS = ("_FILE", "_PATH")  # of variables that name a file which holds the key
+ID_ENDING = "_ID"  # of variables that hold the half of it that is no secret
+
+PLACEHOLDER = (
+    r"^[<\[{(].*[>\]})]$|\byour\b|^your|your[-_]|[-_ ]here$|\*\*\*|\.\.\.|…|•"
+    r"|^[x:-]+$|change[-_]?me|replace[-_]?me"
+    r"|^((my|the)[-_])?(fal[-_]?)?(ai[-_]?)?(api[-_]?)?(key|token|secret)$"
+)
+
+# What makes a value no key, by how the message goes on. Quotes and backslashes may belong to one,
+# so that only their places tell.
+KEY_PROBLEMS = {
+    "has something unseen before or after it, such as a byte order mark": rf"[{NOT_SEEN}]",
+    "has the name of a variable before it": r"^(export\s+|set\s+|\$env:)?[A-Za-z]\w*\s*=",
+    "is the reference to a variable, which nobody has replaced": r"^(\$[({]?\w|%\w+%$|\{\{)",
+    "is a placeholder, not a key": PLACEHOLDER,
+    "has a word before it, as in a header": r"^[\w-]+:?\s+\S",
+    "has a quote at its start that does not belong there": r"^[\"'`\u2018-\u201f\u00ab]",
+    "ends with a backslash and a letter, which stand for a line end": r"\\[rnt]$",
+    "is a URL": r"^https?://",
+    "ends with a mark that belongs to no key": r"[,;]$",
+    "holds white space or characters that no key has": r"[^\x21-\x7e]",
+}
+
+
 # What can go wrong
 
 KEY_HINT = f"Check FAL_KEY: keys are made at {KEYS_PAGE}."
@@ -4498,20 +4532,55 @@ CURRENT_JOB: contextvars.ContextVar[Job] = contextvars.ContextVar("current_job")
 
 
 def api_key() -> str:
-    """The key from the environment, without the white space that pasting leaves around it."""
-    key = os.environ.get("FAL_KEY", "").strip()
-    key_id = os.environ.get("FAL_KEY_ID", "").strip()
-    secret = os.environ.get("FAL_KEY_SECRET", "").strip()
+    """The key from the environment, without the white space and quotes that pasting and env files
+    leave around it.
+    """
+    key, key_id, secret = (key_in(name) for name in KEY_VARIABLES)
+    names = "FAL_KEY"
     if not key and key_id and secret:
-        key = f"{key_id}:{secret}"
+        key, names = f"{key_id}:{secret}", "FAL_KEY_ID and FAL_KEY_SECRET"
     if not key:
-        raise Failure("credentials_missing", "no fal.ai key: FAL_KEY is not set")
-    if not re.fullmatch(VISIBLE, key):
-        raise Failure(
-            "credentials_malformed",
-            "the key in FAL_KEY holds white space or characters that no key has",
-        )
+        hint = hint_on_other_keys(bool(key_id), bool(secret))
+        raise Failure("credentials_missing", "no fal.ai key: FAL_KEY is not set", hint=hint)
+    for problem, pattern in KEY_PROBLEMS.items():
+        if re.search(pattern, key, re.I):
+            hint = (
+                f"Set {names} to the key alone, as {KEYS_PAGE} gives it: without Key or Bearer"
+                " before it, a variable's name, or marks around it."
+            )
+            raise Failure("credentials_malformed", f"the key in {names} {problem}", hint=hint)
     return key
+
+
+def key_in(variable: str) -> str:
+    """The value of a variable, as an env file means it that docker reads with its quotes."""
+    return without_quotes(os.environ.get(variable, "").strip()).strip()
+
+
+def hint_on_other_keys(has_id: bool, has_secret: bool) -> str | None:
+    """What to do where FAL_KEY is not set, and half of it is, or a variable of another name."""
+    if has_id != has_secret:
+        missing = "FAL_KEY_SECRET" if has_id else "FAL_KEY_ID"
+        return f"Half of it is set: set {missing}, too, or FAL_KEY to a key of {KEYS_PAGE}."
+    names = other_key_variables()
+    if not names:
+        return None
+    value = f"${names[0]}"
+    if names[0].upper().endswith(FILE_ENDINGS):
+        value = f"$(cat {value})"
+    listed = ", ".join(names)
+    return f'Not read: {listed}. If it is a key of {KEYS_PAGE}: export FAL_KEY="{value}"'
+
+
+def other_key_variables() -> list[str]:
+    """The variables that other tools read a key of fal's from, or might."""
+    names = []
+    for name in os.environ:
+        if "FAL" not in name.upper() or name in KEY_VARIABLES or name.upper().endswith(ID_ENDING):
+            continue
+        if re.fullmatch(KEY_NAME, name, re.I) and key_in(name):
+            names.append(name)
+    return names
 
 
 # The user's network, as the environment describes it. What can be understood is used; what cannot
@@ -9783,12 +9852,15 @@ def keep_secret(token: str) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without the key, whole or its secret half, as it is or inside JSON; without tokens
-    made of it, and passwords of proxies.
+    """The text without keys, whole or their secret halves, as they are or inside JSON; without
+    tokens made of them, and passwords of proxies.
     """
+    keys = [os.environ.get(name, "") for name in ("FAL_KEY", "FAL_KEY_SECRET")]
+    for name in other_key_variables():
+        if not name.upper().endswith(FILE_ENDINGS):
+            keys.append(os.environ[name])
     forms = forms_of_secrets(
-        os.environ.get("FAL_KEY", ""),
-        os.environ.get("FAL_KEY_SECRET", ""),
+        tuple(keys),
         tuple(value for name, value in os.environ.items() if name.lower() in PROXY_VARIABLES),
         tuple(tokens_of_ours),
     )
@@ -9799,13 +9871,12 @@ def redact(text: str) -> str:
 
 @functools.lru_cache(maxsize=4)
 def forms_of_secrets(
-    key: str, secret: str, proxies: tuple[str, ...], tokens: tuple[str, ...]
+    keys: tuple[str, ...], proxies: tuple[str, ...], tokens: tuple[str, ...]
 ) -> list[tuple[str, str]]:
     """What no output may hold, and what stands in its place; what is shorter than eight
     characters is no secret.
     """
-    key = key.strip()
-    words = [(word, "[FAL_KEY]") for word in (key, key.rpartition(":")[2], secret.strip())]
+    words = [(word, "[FAL_KEY]") for key in keys for word in words_of_key(key)]
     words += [(token, "[token]") for token in tokens]
     for proxy in proxies:
         user = proxy.rpartition("@")[0]
@@ -9817,6 +9888,19 @@ def forms_of_secrets(
         if len(word) >= 8:
             forms += [(word, name), (json.dumps(word)[1:-1], name)]
     return forms
+
+
+def words_of_key(key: str) -> list[str]:
+    """A key as it is set, as it is used, and what in it may be the key alone: without names,
+    words and marks around it. Names of variables are no secret.
+    """
+    whole = key.strip()
+    words = [whole, without_quotes(whole).strip()]
+    for word in re.split(rf"[\s=,;<>(){{}}\"'`\\{NOT_SEEN}]+|[^\x00-\x7f]+", whole):
+        if not re.fullmatch(rf"\W*{KEY_NAME}\W*", word, re.I):
+            words.append(word)
+    words += [word.rpartition(":")[2] for word in words]
+    return [word for word in words if word not in KEYS_PAGE]  # which hints have to name
 
 
 def printable(text: str) -> str:
