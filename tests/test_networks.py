@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from conftest import Cli, Outcome
 from network import Finished, Names, Network
+from network.proxies import Impostor, Proxy, bundle, days
+from sandbox import Sandbox
 
 FLUX = "fal-ai/flux/dev"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(92))
@@ -16,7 +21,26 @@ FAL = "34.1.2.3"  # where the resolver finds fal's hosts
 TUNNEL = "198.18.7.9"
 MEDIA = "media.example.com"
 PUBLIC = "8.8.8.8"
-RUN = ("run-t2i", "--model", FLUX, "--prompt", "A cat", "--no-schema")
+SOME = ("--model", FLUX, "--prompt", "A cat", "--no-schema")
+RUN = ("run-t2i", *SOME)
+REALTIME = ("realtime", "--model", FLUX, "--arguments-json", '{"prompt": "A cat"}')
+UPLOAD = ("upload-file", "--file", "photo.jpg")
+SEARCH = ("list-models", "--json")
+
+# Every command that talks to fal, as far as it has a way of its own to do so.
+COMMANDS = (
+    RUN,
+    ("submit-t2i", *SOME),
+    ("subscribe-t2i", *SOME),
+    ("stream-t2i", *SOME),
+    ("batch-t2i", "--model", FLUX, "--prompts", "A cat", "--no-schema"),
+    ("status", "--model", FLUX, "--request-id", "some-request"),
+    ("result", "--model", FLUX, "--request-id", "some-request"),
+    ("cancel", "--model", FLUX, "--request-id", "some-request"),
+    UPLOAD,
+    SEARCH,
+    REALTIME,
+)
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +49,8 @@ def network() -> Iterator[Network]:
         yield child
 
 
-class Fetching:
-    """Runs a model whose response names files."""
+class Machine:
+    """Runs commands in the network; no variable leads to a proxy but those of a test."""
 
     def __init__(self, network: Network, bytecode: Path, folder: Path) -> None:
         self.network = network
@@ -38,6 +62,17 @@ class Fetching:
             "SSL_CERT_FILE": network.env["SSL_CERT_FILE"],
             "FAL_KEY": network.env["FAL_KEY"],
         }
+
+    def run(self, argv: Sequence[str], env: Mapping[str, str]) -> Finished:
+        done = self.network.run(
+            *argv, names={"*": [[FAL]]}, env={**self.env, **env}, folder=self.folder
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+
+class Fetching(Machine):
+    """Runs a model whose response names files."""
 
     def __call__(
         self,
@@ -66,6 +101,11 @@ class Fetching:
 
     def saved(self) -> list[bytes]:
         return [path.read_bytes() for path in (self.folder / "out").iterdir()]
+
+
+@pytest.fixture
+def machine(network: Network, bytecode: Path, tmp_path: Path) -> Machine:
+    return Machine(network, bytecode, tmp_path)
 
 
 @pytest.fixture
@@ -304,8 +344,8 @@ def test_an_address_that_is_typed_is_judged_as_it_is(fetched: Fetching, urls: li
 @pytest.mark.parametrize(
     "argv",
     [
-        ("run-t2i", "--model", FLUX, "--prompt", "A cat", "--no-schema"),
-        ("subscribe-t2i", "--model", FLUX, "--prompt", "A cat", "--no-schema"),
+        RUN,
+        ("subscribe-t2i", *SOME),
         ("batch-t2i", "--model", FLUX, "--prompts", "A cat", "--no-schema"),
     ],
     ids=lambda argv: argv[0],
@@ -333,3 +373,399 @@ def test_nobody_is_told_to_repeat_what_is_refused_for_good(
     assert "another tool" in line["hint"]
     assert "--request-id" not in line["hint"]
     assert MEDIA in done.stdout
+
+
+# Variables: what is for a proxy, and what is not
+
+UNRELATED = [
+    "fd00::/8",
+    "[::1]",
+    "::1",
+    "10.0.0.0/8,fe80::/10",
+    "localhost,127.0.0.1,::1,fe80::/10,*.svc",
+    "*.example.com",
+    "example.com:443, .example.org",
+    "[fd00::1]:8080",
+    "[",
+    "http://x",
+    "%",
+    "fe80::1%eth0",
+    "al.run",
+    "fal.run:8443",
+    ",,  ,",
+]
+COVERING = ["*", "fal.run", ".run", "*.run", "fal.run:443", " [::1] , FAL.RUN ", "::1,fal.run"]
+
+
+@pytest.mark.parametrize("value", UNRELATED)
+def test_an_entry_that_is_not_about_fal_changes_nothing(machine: Machine, value: str) -> None:
+    proxy = machine.network.env["HTTPS_PROXY"]
+    done = machine.run(RUN, {"HTTPS_PROXY": proxy, "NO_PROXY": value})
+    assert done.status == 0, done.stderr
+    assert (done.tunnels, done.connected) == ({"fal.run:443"}, set())
+
+
+@pytest.mark.parametrize("value", COVERING)
+def test_an_entry_that_is_about_fal_is_heeded(machine: Machine, value: str) -> None:
+    proxy = machine.network.env["HTTPS_PROXY"]
+    done = machine.run(RUN, {"HTTPS_PROXY": proxy, "no_proxy": value})
+    assert done.status == 0, done.stderr
+    assert (done.tunnels, done.connected) == (set(), {FAL})
+
+
+def test_every_command_gets_along_with_a_companys_no_proxy(
+    fal: Sandbox, cli: Cli, photo: Path
+) -> None:
+    env = {"NO_PROXY": "localhost,127.0.0.1,::1,[::1],fd00::/8,fe80::/10,10.0.0.0/8,*.svc"}
+    for argv in COMMANDS:
+        done = cli(*argv, env=env)
+        known = done.status == 0 or done.error["type"] == "not_found"
+        assert known, f"{argv[0]}: {done.stderr}"
+    assert {host.partition(":")[0] for host in fal.tunnels} >= {"fal.run", "queue.fal.run"}
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "is_direct"), [("fd00::/8,[::1]", False), ("*", True), ("::1,.run", True)]
+)
+def test_realtime_heeds_them_too(machine: Machine, no_proxy: str, is_direct: bool) -> None:
+    proxy = machine.network.env["HTTPS_PROXY"]
+    done = machine.run(REALTIME, {"HTTPS_PROXY": proxy, "NO_PROXY": no_proxy})
+    assert done.status == 0, done.stderr
+    assert ("fal.run:443" in done.tunnels) != is_direct
+    assert bool(done.connected) == is_direct
+
+
+@pytest.mark.parametrize("argv", [RUN, REALTIME], ids=lambda argv: argv[0])
+def test_small_letters_win(machine: Machine, argv: tuple[str, ...]) -> None:
+    """As they do for curl and Python; an empty one turns the other off."""
+    dead, alive = "http://127.0.0.1:9", machine.network.env["HTTPS_PROXY"]
+    done = machine.run(argv, {"https_proxy": alive, "HTTPS_PROXY": dead})
+    assert done.status == 0, done.stderr
+    assert (done.connected, "fal.run:443" in done.tunnels) == (set(), True)
+    done = machine.run(argv, {"https_proxy": "", "HTTPS_PROXY": dead})
+    assert done.status == 0, done.stderr
+    assert (done.connected, done.tunnels) == ({FAL}, set())
+
+
+# Proxies that cannot be used, and those that can
+
+
+def assert_variable_refused(done: Outcome, *words: str) -> None:
+    """Nothing was sent, and the message has these words."""
+    assert (done.status, done.stdout) == (2, ""), done.stderr
+    error = done.error
+    assert (error["type"], error["retryable"]) == ("usage_error", False)
+    assert error["hint"]
+    for word in words:
+        assert word in error["message"]
+    assert "secret-example" not in done.stderr
+
+
+NO_PROXIES = {"HTTPS_PROXY": "", "HTTP_PROXY": "", "ALL_PROXY": ""}
+
+
+def test_every_command_says_what_socks_needs(fal: Sandbox, cli: Cli, photo: Path) -> None:
+    env = {**NO_PROXIES, "ALL_PROXY": "socks5://user:secret-example@127.0.0.1:1080"}
+    for argv in COMMANDS:
+        done = cli(*argv, env=env)
+        assert_variable_refused(done, "ALL_PROXY")
+        assert 'pip install "httpx[socks]"' in done.error["hint"], argv
+    assert fal.tunnels == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HTTPS_PROXY", "socks5h://127.0.0.1:1080"),
+        ("https_proxy", "socks5://127.0.0.1:1080"),
+        ("all_proxy", "socks5h://127.0.0.1:1080"),
+    ],
+)
+def test_wherever_socks_is_named(fal: Sandbox, cli: Cli, variable: str, value: str) -> None:
+    done = cli(*RUN, env={**NO_PROXIES, "no_proxy": "localhost", variable: value})
+    assert_variable_refused(done, variable)
+    assert "httpx[socks]" in done.error["hint"]
+
+
+@pytest.mark.parametrize("argv", [RUN, REALTIME, UPLOAD], ids=lambda argv: argv[0])
+def test_a_proxy_for_all_that_is_not_needed_costs_nothing(
+    fal: Sandbox, cli: Cli, photo: Path, argv: tuple[str, ...]
+) -> None:
+    done = cli(*argv, env={"ALL_PROXY": "socks5://127.0.0.1:1080", "HTTP_PROXY": ""})
+    assert done.status == 0, done.stderr
+    assert fal.tunnels
+
+
+UNUSABLE = [
+    "socks4://127.0.0.1:1080",
+    "socks://127.0.0.1:1080",
+    "ftp://user:secret-example@127.0.0.1:21",
+    "htp://proxy:3128",
+    "http://user:secret-example@proxy:port",
+    "http://proxy:99999",
+    "http://",
+    "http://:3128",
+    "http://[::1",
+    "http://pro xy:3128",
+]
+
+
+@pytest.mark.parametrize("value", UNUSABLE)
+def test_a_proxy_that_means_nothing_is_named(fal: Sandbox, cli: Cli, value: str) -> None:
+    variable = ("HTTPS_PROXY", "ALL_PROXY", "https_proxy")[UNUSABLE.index(value) % 3]
+    done = cli(*RUN, env={**NO_PROXIES, "no_proxy": "localhost", variable: value})
+    assert_variable_refused(done, variable, value.rpartition("@")[2].removeprefix("http://"))
+    assert fal.tunnels == []
+
+
+@pytest.mark.parametrize("argv", [REALTIME, SEARCH, UPLOAD], ids=lambda argv: argv[0])
+def test_no_command_takes_a_proxy_that_means_nothing(
+    fal: Sandbox, cli: Cli, photo: Path, argv: tuple[str, ...]
+) -> None:
+    assert_variable_refused(cli(*argv, env={"HTTPS_PROXY": "htp://proxy:3128"}), "HTTPS_PROXY")
+
+
+PLACES = {
+    "{}": "",
+    "'{}'": "",
+    '"http://{}"': "",
+    "  http://{}/\n": "",
+    "HTTP://{}": "",
+    "http://user:pass-example@{}": "user:pass-example",
+    "user:pass-example@{}/": "user:pass-example",
+    "http://user:p@ss-example@{}": "user:p@ss-example",
+    "http://user:p#ss-example@{}": "user:p#ss-example",
+    "http://user:p%40ss-example@{}": "user:p@ss-example",
+    "http://us%3Aer:p/ss-example@{}": "us:er:p/ss-example",
+}
+
+
+@pytest.mark.parametrize("form", PLACES)
+def test_a_proxy_is_understood_however_it_is_written(fal: Sandbox, cli: Cli, form: str) -> None:
+    argv = (RUN, REALTIME)[list(PLACES).index(form) % 2]
+    with Proxy(fal.tls_port) as proxy:
+        done = cli(*argv, env={"HTTPS_PROXY": form.format(proxy.place)})
+    assert done.status == 0, done.stderr
+    assert {*proxy.users} == {PLACES[form]}
+    assert fal.tunnels == []
+    assert "ss-example" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("form", ["http://user:p@ss-example@{}", "user:p#ss-example@{}"])
+def test_realtime_understands_passwords_too(fal: Sandbox, cli: Cli, form: str) -> None:
+    with Proxy(fal.tls_port) as proxy:
+        done = cli(*REALTIME, env={"HTTPS_PROXY": form.format(proxy.place)})
+    assert done.status == 0, done.stderr
+    assert {*proxy.users} == {form.rpartition("@")[0].removeprefix("http://")}
+    assert "fal.run" in proxy.hosts
+
+
+# What a proxy answers
+
+
+@pytest.mark.parametrize("argv", [RUN, REALTIME, SEARCH], ids=lambda argv: argv[0])
+def test_a_proxy_that_wants_a_password(fal: Sandbox, cli: Cli, argv: tuple[str, ...]) -> None:
+    with Proxy(fal.tls_port, 407) as proxy:
+        done = cli(*argv, env={"HTTPS_PROXY": f"http://me:pass-example@{proxy.place}"})
+    error = done.error
+    assert (done.status, error["retryable"]) == (4, False)
+    assert "HTTPS_PROXY" in error["hint"]
+    assert "user:password" in error["hint"]
+    assert "pass-example" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "is_retryable"), [(403, False), (502, True), (503, True), (504, True)]
+)
+def test_a_proxy_that_does_not_lead_on(
+    fal: Sandbox, cli: Cli, status: int, is_retryable: bool
+) -> None:
+    with Proxy(fal.tls_port, status) as proxy:
+        done = cli(*RUN, env={"HTTPS_PROXY": f"http://{proxy.place}"})
+    assert (done.status, done.error["retryable"]) == (4, is_retryable)
+    assert proxy.place in done.error["message"]
+    assert str(status) in done.error["message"]
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_realtime_by_a_proxy_that_does_not_lead_on(fal: Sandbox, cli: Cli, status: int) -> None:
+    with Proxy(fal.tls_port, status) as proxy:
+        done = cli(*REALTIME, env={"HTTPS_PROXY": f"http://{proxy.place}"})
+    assert (done.status, done.error["retryable"]) == (4, status == 503)
+
+
+@pytest.mark.parametrize("argv", [RUN, REALTIME, SEARCH, UPLOAD], ids=lambda argv: argv[0])
+def test_a_proxy_that_is_not_there_is_named(
+    fal: Sandbox, cli: Cli, photo: Path, argv: tuple[str, ...]
+) -> None:
+    env = {**NO_PROXIES, "ALL_PROXY": "http://me:pass-example@127.0.0.1:9"}
+    done = cli(*argv, env=env)
+    assert (done.status, done.error["type"], done.error["retryable"]) == (4, "unreachable", True)
+    assert "127.0.0.1:9" in done.error["message"]
+    assert "ALL_PROXY" in done.error["message"]
+    assert "pass-example" not in done.stderr
+
+
+# Certificates
+
+
+@pytest.fixture
+def odd_files(tmp_path: Path) -> Path:
+    """A folder of what is no file of certificates."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    (folder / "text.pem").write_text("no certificate")
+    (folder / "empty.pem").write_text("")
+    (folder / "half.pem").write_text("-----BEGIN CERTIFICATE-----\nMIIB")
+    pem = trustme.CA().cert_pem.bytes().decode()
+    (folder / "binary.der").write_bytes(ssl.PEM_cert_to_DER_cert(pem))
+    (folder / "key.pem").write_bytes(trustme.CA().private_key_pem.bytes())
+    (folder / "empty").mkdir()
+    return folder
+
+
+ODD_SETTINGS = [
+    ("SSL_CERT_FILE", "nowhere.pem"),
+    ("SSL_CERT_FILE", "empty"),
+    ("SSL_CERT_FILE", "text.pem"),
+    ("SSL_CERT_FILE", "empty.pem"),
+    ("SSL_CERT_FILE", "half.pem"),
+    ("SSL_CERT_FILE", "binary.der"),
+    ("SSL_CERT_FILE", "key.pem"),
+    ("SSL_CERT_FILE", "text.pem/inside"),
+    ("SSL_CERT_DIR", "nowhere"),
+    ("SSL_CERT_DIR", "text.pem"),
+    ("SSL_CERT_DIR", "empty"),
+    ("SSLKEYLOGFILE", "nowhere/keys.log"),
+    ("SSLKEYLOGFILE", "empty"),
+]
+
+
+@pytest.mark.parametrize(("variable", "name"), ODD_SETTINGS)
+def test_certificates_that_are_none(
+    fal: Sandbox, cli: Cli, odd_files: Path, variable: str, name: str
+) -> None:
+    argv = (RUN, SEARCH, REALTIME)[ODD_SETTINGS.index((variable, name)) % 3]
+    env = {variable: str(odd_files / name)}
+    if variable == "SSL_CERT_DIR":
+        env["SSL_CERT_FILE"] = ""
+    done = cli(*argv, env=env)
+    assert_variable_refused(done, variable, str(odd_files / name))
+    assert fal.tunnels == []
+
+
+def test_every_command_says_that_certificates_are_missing(
+    fal: Sandbox, cli: Cli, photo: Path
+) -> None:
+    """As conda leaves it: the environment is gone, its variable is not."""
+    env = {"SSL_CERT_FILE": "/opt/conda/envs/gone/ssl/cacert.pem"}
+    for argv in COMMANDS:
+        assert_variable_refused(cli(*argv, env=env), *env, *env.values())
+    assert fal.tunnels == []
+
+
+def test_what_needs_no_network_needs_no_certificates(fal: Sandbox, cli: Cli, photo: Path) -> None:
+    env = {"SSL_CERT_FILE": "/nowhere", "HTTPS_PROXY": "htp://x", "ALL_PROXY": "socks5://x:1"}
+    for argv in (
+        ("encode-raw", "--file", "photo.jpg", "--content-type", "image/jpeg"),
+        ("encode-image", "--file", "photo.jpg"),
+        ("list-t2i",),
+        ("submit-t2i", *SOME, "--dry-run"),
+    ):
+        done = cli(*argv, env=env)
+        assert done.status == 0, done.stderr
+    assert fal.requests == []
+
+
+def test_both_settings_are_used(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    """A folder of others' certificates beside the file that fits."""
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    (folder / "5ed36f99.0").write_bytes(trustme.CA().cert_pem.bytes())
+    done = cli(*RUN, env={"SSL_CERT_DIR": str(folder)})
+    assert done.status == 0, done.stderr
+
+
+def assert_certificate_refused(error: Any, host: str) -> None:
+    assert (error["type"], error["retryable"]) == ("certificate_refused", False)
+    assert host in error["message"]
+    assert "SSL_CERT_FILE" in error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "host"),
+    [
+        (RUN, "fal.run"),
+        (("submit-t2i", *SOME), "queue.fal.run"),
+        (("stream-t2i", *SOME), "fal.run"),
+        (UPLOAD, "rest.fal.ai"),
+        (SEARCH, "api.fal.ai"),
+        (REALTIME, "fal.ai"),
+    ],
+    ids=lambda argv: argv[0] if isinstance(argv, tuple) else argv,
+)
+def test_a_companys_certificate_is_named(
+    fal: Sandbox, cli: Cli, photo: Path, argv: tuple[str, ...], host: str
+) -> None:
+    authority = photo.with_name("other.pem")
+    authority.write_bytes(trustme.CA().cert_pem.bytes())
+    done = cli(*argv, env={"SSL_CERT_FILE": str(authority)})
+    assert done.status == 4
+    assert_certificate_refused(done.error, host)
+    assert fal.requests == []
+
+
+DATES = {"expired": (days(-9), days(-2)), "not yet valid": (days(2), days(9))}
+
+
+def impostor_of(
+    kind: str, host: str, folder: Path, fal: Sandbox
+) -> tuple[Impostor, Mapping[str, str]]:
+    """A server whose certificate is out of date, or another's; and who trusts its maker."""
+    authority = trustme.CA()
+    start, end = DATES.get(kind, (None, None))
+    name = "other.example.com" if kind == "another host's" else host
+    env = {"SSL_CERT_FILE": bundle(folder, authority, beside=fal.env["SSL_CERT_FILE"])}
+    return Impostor(authority.issue_cert(name, not_before=start, not_after=end)), env
+
+
+@pytest.mark.parametrize(
+    ("argv", "host"), [(RUN, "fal.run"), (REALTIME, "fal.run"), (RUN, "v3b.fal.media")]
+)
+@pytest.mark.parametrize("kind", ["expired", "not yet valid", "another host's"])
+def test_a_certificate_that_does_not_hold(
+    fal: Sandbox, cli: Cli, tmp_path: Path, kind: str, argv: tuple[str, ...], host: str
+) -> None:
+    impostor, trust = impostor_of(kind, host, tmp_path, fal)
+    with impostor, Proxy(fal.tls_port, elsewhere={host: impostor.port}) as proxy:
+        env = {**trust, "HTTPS_PROXY": f"http://{proxy.place}"}
+        done = cli(*argv, *(("--output", "out/") if argv == RUN else ()), env=env)
+    error = done.error
+    if host == "v3b.fal.media":
+        assert (done.status, error["type"]) == (1, "download_failed")
+        (error,) = error["details"]
+        assert error["type"] == "certificate_refused"
+        assert host in error["message"]
+        return
+    assert done.status == 4
+    assert_certificate_refused(error, host)
+    assert ("clock" in error["hint"]) == (kind != "another host's")
+
+
+@pytest.mark.parametrize(
+    "variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"]
+)
+def test_a_file_that_other_programs_use_is_offered(
+    fal: Sandbox, cli: Cli, tmp_path: Path, variable: str
+) -> None:
+    """SSL_CERT_FILE is what is read here; a setting for another program is only told of."""
+    theirs = tmp_path / "company.pem"
+    theirs.write_bytes(Path(fal.env["SSL_CERT_FILE"]).read_bytes())
+    done = cli(*RUN, env={"SSL_CERT_FILE": "", variable: str(theirs)})
+    assert done.status == 4
+    assert_certificate_refused(done.error, "fal.run")
+    assert str(theirs) in done.error["hint"]
+    gone = cli(*RUN, env={"SSL_CERT_FILE": "", variable: "/nowhere/company.pem"})
+    assert "/nowhere/company.pem" not in gone.error["hint"]
+    again = cli(*RUN, env={"SSL_CERT_FILE": str(theirs)})
+    assert again.status == 0

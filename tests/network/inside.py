@@ -109,7 +109,7 @@ class Inside:
         self.doors = Doors(fal.tls_port, (HTTPS, HTTP) if self.is_real else (0, 0))
         self.log = folder / "connected"
         self.site = folder / "site"
-        self.site.mkdir()
+        self.site.mkdir(exist_ok=True)
         (self.site / "sitecustomize.py").write_text("import network.pretended\n")
 
     @property
