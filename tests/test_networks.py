@@ -338,6 +338,52 @@ def test_an_address_that_is_typed_is_judged_as_it_is(fetched: Fetching, urls: li
     assert (done.connected, done.asked.count("printer.local")) == ({FAL}, 0)
 
 
+NOWHERE = [
+    "http://",
+    "http://[",
+    "http:///a.png",
+    "https://exa mple.com/a.png",
+    "https://example.com:99999/a.png",
+    "https://example.com:port/a.png",
+    "https://xn--/a.png",
+    f"https://{'a' * 70}.example.com/a.png",
+    f"https://{'a.' * 130}example.com/a.png",
+    "https://a..example.com/a.png",
+    "https://[v1.x]/a.png",
+    "https://\u2100.example.com/a.png",
+]
+NOT_OURS = ("refused_url", "unreachable", "http_error", "unexpected_answer")
+
+
+def test_urls_that_no_resolver_takes(fetched: Fetching) -> None:
+    """What can be saved is saved, and nobody is blamed for the rest but who named it."""
+    good = f"https://{MEDIA}/a.png"
+    for group in (NOWHERE[::2], NOWHERE[1::2]):
+        done = fetched([*group, good], {"*": [[FAL]]})
+        assert (done.status, done.error["type"]) == (1, "download_failed"), done.stderr
+        assert {detail["type"] for detail in done.error["details"]} <= {*NOT_OURS}
+        assert "Traceback" not in done.stderr
+        assert good in done.stdout
+    assert PNG in fetched.saved()
+
+
+def test_redirects_that_no_resolver_takes(fetched: Fetching) -> None:
+    for group in (NOWHERE[::2], NOWHERE[1::2]):
+        rules = []
+        for number, place in enumerate(group):
+            location = place.encode().decode("latin-1")
+            reply = {"status": 302, "text": "", "headers": {"Location": location}}
+            path = f"/{number}.png"
+            rules.append({"method": "GET", "host": MEDIA, "path": path, "reply": reply})
+        urls = [f"https://{MEDIA}/{number}.png" for number in range(len(group) + 1)]
+        done = fetched(urls, {"*": [[FAL]]}, rules=rules)
+        assert (done.status, done.error["type"]) == (1, "download_failed"), done.stderr
+        for detail in done.error["details"]:
+            assert detail["type"] in NOT_OURS, detail
+        assert "Traceback" not in done.stderr
+    assert PNG in fetched.saved()
+
+
 # What is said of it
 
 
