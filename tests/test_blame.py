@@ -243,6 +243,7 @@ def test_too_many_open_files(
     for number in FEW:
         limit = f"ulimit -n {number}"
         if starts(limit):
+            fal.reset()
             done = after(limit, *argv)
             ends.add(done.status)
             if done.status and done.error["type"] == "download_failed":
