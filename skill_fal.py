@@ -1096,7 +1096,7 @@ ID_ENDING = "_ID"  # of variables that hold the half of it that is no secret
 PLACEHOLDER = (
     r"^[<\[{(].*[>\]})]$|\byour\b|^your|your[-_]|[-_ ]here$|\*\*\*|\.\.\.|…|•"
     r"|^[x:-]+$|change[-_]?me|replace[-_]?me"
-    r"|^((my|the)[-_])?(fal[-_]?)?(ai[-_]?)?(api[-_]?)?(key|token|secret)$"
+    r"|^(fal[-_])?key[-_]id:(fal[-_])?key[-_]secret$|^((my|the)[-_])?(fal[-_]?)?(ai[-_]?)?(api[-_]?)?(key|token|secret)$"
 )
 
 # What makes a value no key, by how the message goes on. Quotes and backslashes may belong to one,
@@ -1204,9 +1204,8 @@ MACHINE_LIMITS = {
     "EADDRNOTAVAIL": "Close other programs, or wait: the machine has no free port left.",
     "EAGAIN": "Close other programs, or raise their limit (ulimit -u).",
     "ENOSPC": "Free some space on the disk.",
+    "EFBIG": "Choose a place for large files, or raise the limit (ulimit -f).",
     "EDQUOT": "Free some space on the disk, of which you have a share.",
-    "EIO": "Check the disk: reading or writing failed.",
-    "EROFS": "Choose a place that can be written to.",
 }
 
 # What an HTTP status means where the answer does not say more.
@@ -1311,9 +1310,7 @@ def encoding_of(content: bytes) -> str:
 def open_text(source: str) -> IO[bytes]:
     if source != "-":
         return open(home_path(local_path(source)), "rb")
-    if sys.stdin is None:
-        return io.BytesIO()
-    return sys.stdin.buffer
+    return stdin_bytes()
 
 
 def read_prompt(text: str) -> str:
@@ -6026,20 +6023,27 @@ def read_bytes(path: str) -> bytes:
 
 def open_bytes(path: str) -> IO[bytes]:
     """A file to read and to seek in; stdin, for `-`, or a pipe by way of a temporary one."""
+    if path == "-":
+        return copied_to_disk(path, stdin_bytes())
     with reading(path):
-        if path == "-":
-            return copied_to_disk(sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
         file = open(path, "rb")  # noqa: SIM115
-        if file.seekable():
-            return file
-        with file:
-            return copied_to_disk(file)
+    if file.seekable():
+        return file
+    with file:
+        return copied_to_disk(path, file)
 
 
-def copied_to_disk(source: IO[bytes]) -> IO[bytes]:
+def stdin_bytes() -> IO[bytes]:
+    if sys.stdin is None:
+        raise usage_error("stdin is closed: there is nothing to read")
+    return sys.stdin.buffer
+
+
+def copied_to_disk(path: str, source: IO[bytes]) -> IO[bytes]:
     """A temporary file of all that can be read."""
     file = tempfile.TemporaryFile()
-    shutil.copyfileobj(source, file, 1 << 20)
+    with reading(path):
+        shutil.copyfileobj(source, file, 1 << 20)
     file.seek(0)
     return file
 
@@ -6435,7 +6439,7 @@ async def uploaded(upload: Callable[..., Awaitable[str]], *content: Any) -> str:
     """The URL of what one of fal-client's functions uploads."""
     async with fal_session(Job()):
         url = await upload(*content, **NO_FALLBACK)
-        if not is_link(url) or not url.isascii():
+        if not is_whole_url(url) or not url.isascii():
             shown = redact(str(url))[:80]
             raise Failure("unexpected_answer", f"fal gave no URL for the upload: {shown}")
         return url
@@ -6705,6 +6709,18 @@ def media_name(leaf: Leaf) -> str:
 
 def is_link(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and re.fullmatch(r"https?://\S+", value, re.I) is not None
+
+
+def is_whole_url(value: Any) -> bool:
+    """Whether it is an http(s) URL of a host, which has no user."""
+    if not is_link(value):
+        return False
+    try:
+        url = httpx.URL(value)
+    except (httpx.InvalidURL, UnicodeError):  # the latter over a name in foreign letters
+        return False
+    is_host = re.fullmatch(r"[\w.:-]+", url.host) is not None
+    return is_host and not url.userinfo and (url.port or 1) in range(1, 65536)
 
 
 def is_file(leaf: Leaf) -> bool:
@@ -9606,15 +9622,25 @@ def refusal_of_proxy(exc: BaseException) -> Failure | None:
 
 def failure_behind(exc: BaseException, target: httpx.URL | None = None) -> Failure | None:
     """What has caused a library's exception, where that tells more: a certificate, the machine."""
-    cause: BaseException | None = exc
-    while cause is not None:
+    for cause in causes(exc):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return certificate_failure(cause, target or url_asked(exc))
-        limit = machine_failure(cause)
-        if limit is not None:
-            return limit
-        cause = cause.__cause__
+        failure = machine_failure(cause)
+        if failure is not None:
+            return failure
     return None
+
+
+def causes(exc: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it was raised from. httpcore 1.0 cuts the chain, and leaves what
+    it has translated among the arguments; anyio gives a group for several addresses.
+    """
+    yield exc
+    inner = [exc.__cause__, *exc.args]
+    inner += getattr(exc, "exceptions", ())
+    for cause in inner:
+        if isinstance(cause, BaseException):
+            yield from causes(cause)
 
 
 def certificate_failure(exc: ssl.SSLCertVerificationError, target: httpx.URL | None) -> Failure:
@@ -9625,7 +9651,8 @@ def certificate_failure(exc: ssl.SSLCertVerificationError, target: httpx.URL | N
     hint = "A network may open what passes: name a file of its certificates in SSL_CERT_FILE."
     others = [variable for variable in OTHER_CERTIFICATES if leads_to_a_file(variable)]
     if others and not os.environ.get("SSL_CERT_FILE"):
-        hint = f"{others[0]} names certificates of your own: set SSL_CERT_FILE to the same file."
+        path = os.environ[others[0]]
+        hint = f"{others[0]} names certificates of your own: set SSL_CERT_FILE to {path}, too."
     if exc.verify_code in (X509_NOT_YET_VALID, X509_EXPIRED):
         hint = f"Check the clock of this machine. {hint}"
     message = f"the certificate of {host} does not verify: {exc.verify_message or reason_of(exc)}"
@@ -9657,6 +9684,13 @@ def machine_failure(exc: BaseException) -> Failure | None:
 
 def connection_failure(exc: BaseException) -> Failure:
     return Failure("connection_lost", f"the connection to fal broke: {reason_of(exc)}")
+
+
+def protocol_failure(exc: BaseException) -> Failure:
+    """httpx has one word for a host that hangs up and for one that redirects to no URL."""
+    if "location header" in reason_of(exc):
+        return Failure("unexpected_answer", reason_of(exc))
+    return connection_failure(exc)
 
 
 def no_answer_failure(exc: BaseException) -> Failure:
@@ -9718,6 +9752,7 @@ EXCEPTIONS: dict[str, Callable[[Any], Failure | None]] = {
     "httpx.ConnectError": unreachable_failure,
     "httpx.ConnectTimeout": unreachable_failure,
     "httpx.ProxyError": proxy_failure,
+    "httpx.RemoteProtocolError": protocol_failure,
     "httpx.TimeoutException": no_answer_failure,
     "httpx.HTTPError": connection_failure,
     "httpx_sse._exceptions.SSEError": not_a_stream_failure,
