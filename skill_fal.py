@@ -3305,6 +3305,14 @@ def extent_of_sides(width: int, height: int) -> Extent:
     return Extent(width / height, (pixels,), (width, height))
 
 
+def side_in_pixels(value: Any) -> int:
+    """A width or a height as a whole number; 0 if it is none."""
+    pixels = as_number(value)
+    if pixels is None or not 0 < pixels < 1e9:
+        return 0
+    return int(pixels)
+
+
 def extent_of(label: Any, is_shape: bool = False) -> Extent | None:
     """What a label says of a size: "16:9", "1024x768", "landscape_4_3", "720p", "2K", "1MP".
 
@@ -3412,12 +3420,14 @@ class SizeField(NamedTuple):
         value = self.field.default
         if isinstance(value, dict) and self.key is not None:
             value = value.get(self.key)
+        if isinstance(value, list) and self.takes_list and len(value) == 2:
+            value = {"width": value[0], "height": value[1]}
         if not isinstance(value, dict):
             return extent_of(value) or Extent()
-        width, height = as_number(value.get("width")), as_number(value.get("height"))
-        if not (width and height and width > 0 and height > 0):
+        width, height = side_in_pixels(value.get("width")), side_in_pixels(value.get("height"))
+        if not (width and height):
             return Extent()
-        return extent_of_sides(int(width), int(height))
+        return extent_of_sides(width, height)
 
     def value(self, label: Any) -> Any:
         if self.key is not None:
@@ -3617,15 +3627,15 @@ class Canvas:
     def default(self) -> Extent:
         """The model's own size, as far as its defaults tell."""
         whole = Extent()
-        for extent in (*(size_field.default for size_field in self.fields), self._default_sides()):
+        for extent in (*(size_field.default for size_field in self.fields), self.default_sides()):
             whole = completed(whole, extent)
         return whole
 
-    def _default_sides(self) -> Extent:
+    def default_sides(self) -> Extent:
         sides = []
         for name in ("width", "height"):
             if name in self.sides:
-                sides.append(int(as_number(self.sides[name].default) or 0))
+                sides.append(side_in_pixels(self.sides[name].default))
         if len(sides) < 2 or min(sides) <= 0:
             return Extent()
         return extent_of_sides(*sides)
@@ -8097,69 +8107,43 @@ class Estimate(NamedTuple):
     basis: str
 
 
-class Unit(NamedTuple):
-    """What fal bills by: a number of things, or a length of so many seconds a unit."""
-
-    is_known: bool = True  # how much of it a job takes
-    is_length: bool = False
-    size: float = 1.0
-
-
-COUNTS = (
-    *FLAGS_BY_DEST["num_images"].names,
-    "max_images",
-    "num_videos",
-    "num_outputs",
-    "num_samples",
-    "num_images_per_prompt",
-    "num_results",
-    "num_generations",
-    "num_variations",
-    "number_of_images",
-    "image_count",
-    "series_amount",
-    "batch_size",
-    "n",
-)
-COUNTED = Unit()
-OTHER_UNIT = Unit(is_known=False)
-
-# By a word of fal's name for the unit, in lower case and without a plural s. The first word that
-# stands there is meant: "second of video", "video second".
-UNITS = {
-    "compute": OTHER_UNIT,
-    "second": Unit(is_length=True),
-    "sec": Unit(is_length=True),
-    "minute": Unit(is_length=True, size=60),
-    "image": COUNTED,
-    "video": COUNTED,
-    "clip": COUNTED,
-    "generation": COUNTED,
-    "request": COUNTED,
-    "call": COUNTED,
-}
-
-
 async def quote(
     endpoint: str, fits: Sequence[Fit], limit: float | None
 ) -> tuple[Fields | None, list[str]]:
     """The estimate for a dry run, or why there is none; only a limit insists on one."""
     try:
-        estimate = await affordable(endpoint, fits, limit)
+        reckoning = await reckoned(endpoint, fits, limit)
     except Failure as failure:
         if limit is not None:
             raise
         return None, [f"no estimate: {failure.message}"]
-    return estimate._asdict(), []
+    return reckoning.estimate._asdict(), []
 
 
-async def affordable(endpoint: str, fits: Sequence[Fit], limit: float | None) -> Estimate:
-    """The estimate for jobs; a Failure if it is above the limit, in USD."""
-    estimate = await estimated(endpoint, fits)
-    if limit is None or estimate.total_cost <= limit:
-        return estimate
+async def affordable(endpoint: str, fits: Sequence[Fit], limit: float) -> Estimate:
+    """The estimate for jobs that are about to be sent. A note tells where it is not known whether
+    they will cost more.
+    """
+    reckoning = await reckoned(endpoint, fits, limit)
+    if reckoning.unknown:
+        note(f"they may cost more than --max-cost: {reckoning.basis}")
+    return reckoning.estimate
+
+
+async def reckoned(endpoint: str, fits: Sequence[Fit], limit: float | None) -> Reckoning:
+    """What jobs may cost; a Failure if it is above the limit, in USD."""
+    if not fits:
+        return Reckoning([], "nothing to submit")
+    forecast = await fetch_forecast(endpoint, fits)
+    reckoning = forecast.dearest
+    estimate = reckoning.estimate
+    if limit is None or reckoning.total <= limit:
+        return reckoning
     cost = f"{estimate.total_cost:.12g} USD ({estimate.basis})"
-    message = f"{len(fits)} job(s) may cost {cost}, more than --max-cost {limit}: nothing was sent"
+    message = (
+        f"{len(fits)} job(s) may cost {cost}, more than --max-cost {limit}: nothing was sent;"
+        f" {forecast.room_in(limit)}"
+    )
     details = [
         {"field": field, "message": str(value), "type": "estimate"}
         for field, value in estimate._asdict().items()
@@ -8167,24 +8151,18 @@ async def affordable(endpoint: str, fits: Sequence[Fit], limit: float | None) ->
     raise Failure("over_budget", message, details=details)
 
 
-async def estimated(endpoint: str, fits: Sequence[Fit]) -> Estimate:
-    """What as many calls of the model cost in the past, or what the arguments come to by the
-    price of a unit, whichever is more. Raises a Failure where fal does not tell.
-    """
-    if not fits:
-        return Estimate(
-            jobs=0,
-            total_cost=0,
-            currency="USD",
-            basis="nothing to submit",
-        )
+async def fetch_forecast(endpoint: str, fits: Sequence[Fit]) -> Forecast:
+    """What fal tells of the costs of such jobs. Raises a Failure where it does not tell."""
     key = api_key()
+    demands = [Demand(fitted, endpoint) for fitted in fits]
     try:
-        prices, history = await fetch_prices_and_history(key, endpoint, len(fits))
-        estimates = []
-        for price in prices:
-            estimates.append(estimate_by_history(price, fits, history))
-            estimates.append(estimate_by_unit(price, fits, history))
+        price_rows, history = await fetch_prices_and_history(key, endpoint, len(fits))
+        quantities = []
+        for price_row in price_rows:
+            price = read_price(price_row)
+            quantities.append((price, [quantity_of(demand, price.unit) for demand in demands]))
+        forecast = Forecast(quantities, history / len(fits))
+        forecast.check()
     except Failure as failure:
         message = f"the price of {len(fits)} job(s) of {endpoint} is not known: {failure.message}"
         raise Failure(
@@ -8193,7 +8171,7 @@ async def estimated(endpoint: str, fits: Sequence[Fit]) -> Estimate:
             status=failure.status,
             retryable=failure.retryable,
         ) from failure
-    return max(estimates, key=lambda estimate: estimate.total_cost)
+    return forecast
 
 
 async def fetch_prices_and_history(
@@ -8229,89 +8207,868 @@ def dollars(facts: Arguments, name: str) -> float:
     return amount
 
 
-def estimate_by_history(price: Arguments, fits: Sequence[Fit], history: float) -> Estimate:
+# What jobs come to, by the list and by what calls did cost
+
+
+class Price(NamedTuple):
+    """What fal's list says of an endpoint: so many USD for one unit."""
+
+    unit: Unit
+    amount: float
+
+    def of(self, units: float) -> float:
+        """What so many units cost, in USD."""
+        return units * self.amount
+
+    @property
+    def words(self) -> str:
+        return f"{self.amount:.12g} USD {self.unit.words}"
+
+
+def read_price(price_row: Arguments) -> Price:
+    """A row of fal's list; a Failure if it is no sum in USD."""
+    return Price(unit_of(price_row.get("unit")), dollars(price_row, "unit_price"))
+
+
+class Reckoning(NamedTuple):
+    """What each of the jobs may cost in USD, and what that was worked out from; `unknown` is why
+    nobody knows whether it is more.
+    """
+
+    costs: list[float]
+    basis: str
+    unknown: str = ""
+
+    @property
+    def total(self) -> float:
+        return round(math.fsum(self.costs), 9)  # 3 x 0.1 is 0.3
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(
+            jobs=len(self.costs),
+            total_cost=self.total,
+            currency="USD",
+            basis=self.basis,
+        )
+
+    def jobs_within(self, limit: float) -> int:
+        """How many of the jobs, in their order, cost no more together."""
+        number = 0
+        total = 0.0
+        for cost in self.costs:
+            total += cost
+            if round(total, 9) > limit:
+                break
+            number += 1
+        return number
+
+
+HISTORY_ALONE = "from history alone"
+
+
+class Forecast(NamedTuple):
+    """What is known of the costs of jobs: how much they take of the unit of each price, and what
+    a call of the model did cost on average.
+    """
+
+    quantities: list[tuple[Price, list[Quantity]]]
+    average: float
+
+    def check(self) -> None:
+        """Raise a Failure where neither a price nor history tells what a job costs."""
+        for price, quantities in self.quantities:
+            reason = unknown_among(quantities)
+            if reason and price.amount and not self.average:
+                raise Failure("not_found", f"fal has no history of it, and {reason}")
+
+    def reckonings(self) -> list[Reckoning]:
+        reckonings = []
+        for price, quantities in self.quantities:
+            reckonings.append(by_list_price(price, quantities, self.average))
+            reckonings.append(by_history(price, quantities, self.average))
+        return reckonings
+
+    @property
+    def dearest(self) -> Reckoning:
+        """Of two that come to the same, that by the list."""
+        return max(self.reckonings(), key=lambda reckoning: reckoning.total)
+
+    def room_in(self, limit: float) -> str:
+        """How many of the jobs would fit into a limit; or of the one job's images, how many."""
+        jobs = len(self.quantities[0][1])
+        if jobs > 1:
+            number = min(reckoning.jobs_within(limit) for reckoning in self.reckonings())
+            return f"{number or 'none'} of the {jobs} jobs would fit into {money(limit)} USD"
+        whole = self.quantities[0][1][0]
+        fewer = int(whole.results * limit / self.dearest.total)
+        if fewer and self.of_results(fewer).dearest.total <= limit:
+            things = number_of(whole.results, whole.thing)
+            return f"{fewer} of its {things} would fit into {money(limit)} USD"
+        return f"it does not fit into {money(limit)} USD"
+
+    def of_results(self, results: int) -> Forecast:
+        """The same for jobs that make so many results each."""
+        fewer = []
+        for price, quantities in self.quantities:
+            fewer.append((price, [quantity._replace(results=results) for quantity in quantities]))
+        return self._replace(quantities=fewer)
+
+
+def by_history(price: Price, quantities: Sequence[Quantity], average: float) -> Reckoning:
     """What as many calls did cost; more if more than one image is asked for of each, unless the
     price of an image tells that better.
     """
-    images = sum(quantity_of(fitted, COUNTED) or 0 for fitted in fits)
-    if images <= len(fits) or unit_name(price) == "image":
-        return estimate_of(fits, history, "historical price")
-    cost = history / len(fits) * images
-    return estimate_of(fits, cost, f"historical price x {images:.12g} images")
+    results = sum(quantity.results for quantity in quantities)
+    if results <= len(quantities) or price.unit.noun == "image":
+        return Reckoning([average] * len(quantities), calls_in_words(len(quantities)))
+    costs = [quantity.results * average for quantity in quantities]
+    return Reckoning(costs, results_in_words(quantities))
 
 
-def estimate_by_unit(price: Arguments, fits: Sequence[Fit], history: float) -> Estimate:
-    """What the arguments come to, as far as they tell how much of the price's unit they take.
-
-    A job takes one unit at least. Where it may take more and nobody knows, fal's history must
-    tell.
+def by_list_price(price: Price, quantities: Sequence[Quantity], average: float) -> Reckoning:
+    """What the units come to that the jobs take. Of a job of which nobody knows these, what
+    history tells, and no less than the units that it takes at least.
     """
-    name = unit_name(price)
-    unit_price = dollars(price, "unit_price")
-    quantities = [quantity_of(fitted, unit_of(name)) for fitted in fits]
-    if unit_price and not history and None in quantities:
-        raise Failure("not_found", "fal has no history of it")
-    total = sum(max(quantity or 1.0, 1.0) for quantity in quantities)
-    return estimate_of(fits, total * unit_price, f"{total:.12g} x {unit_price:.12g} USD per {name}")
+    costs = []
+    by_units = []
+    in_history = []
+    for quantity in quantities:
+        cost = price.of(quantity.units)
+        past = average * quantity.results
+        if quantity.unknown and past > cost:
+            in_history.append(quantity)
+            cost = past
+        else:
+            by_units.append(quantity)
+        costs.append(cost)
+    parts = []
+    if by_units:
+        parts.append(f"{quantities_in_words(by_units)} x {price.words}")
+    if in_history:
+        parts.append(f"{results_in_words(in_history)}, {HISTORY_ALONE}")
+    basis = " + ".join(parts)
+    reason = unknown_among(quantities)
+    if reason:
+        basis += f": {reason}"
+    return Reckoning(costs, basis, reason)
 
 
-def estimate_of(fits: Sequence[Fit], cost: float, basis: str) -> Estimate:
-    cost = round(cost, 9)  # 3 x 0.1 is 0.3
-    return Estimate(
-        jobs=len(fits),
-        total_cost=cost,
-        currency="USD",
-        basis=basis,
-    )
+def unknown_among(quantities: Iterable[Quantity]) -> str:
+    """Why it is not known how much a job takes; empty if it is of all."""
+    reasons = [quantity.unknown for quantity in quantities if quantity.unknown]
+    return next(iter(reasons), "")
 
 
-def unit_name(price: Arguments) -> str:
-    return str(price.get("unit")).strip().lower().removesuffix("s")
+def calls_in_words(calls: int) -> str:
+    return f"what {number_of(calls, 'call')} cost on average in the past"
 
 
-def unit_of(name: str) -> Unit:
-    """What a unit of that name is; a number in it is more than is understood here."""
-    words = [word.removesuffix("s") for word in re.findall("[a-z]+", name)]
-    if re.search(r"\d", name):
-        return OTHER_UNIT
-    for word, unit in UNITS.items():
-        if word in words:
-            return unit
-    return OTHER_UNIT
+def results_in_words(quantities: Sequence[Quantity]) -> str:
+    results = sum(quantity.results for quantity in quantities)
+    if results <= len(quantities):
+        return calls_in_words(len(quantities))
+    things = number_of(results, quantities[0].thing)
+    return f"{things} x what a call cost on average in the past"
 
 
-def quantity_of(fitted: Fit, unit: Unit) -> float | None:
-    """How much of a unit a job takes; None if it is not known.
+def quantities_in_words(quantities: Sequence[Quantity]) -> str:
+    """2 clips x 8 s; what several jobs take alike is told once."""
+    counts: dict[tuple[str, str], float] = {}
+    for quantity in quantities:
+        alike = (quantity.thing, quantity.words)
+        counts[alike] = counts.get(alike, 0) + quantity.results
+    parts = []
+    for (thing, words), count in counts.items():
+        parts.append(" x ".join(filter(None, [number_of(count, thing), words])))
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) <= MAX_NAMED:
+        return f"({' + '.join(parts)})"
+    units = math.fsum(quantity.units for quantity in quantities)
+    return f"{len(quantities)} jobs of {units:.12g} units in all"
 
-    Counts multiply each other, and a length, of which the longest that is named holds.
+
+def number_of(count: float, thing: str) -> str:
+    return f"{count:.12g} {thing}{'' if count == 1 else 's'}"
+
+
+def money(amount: float) -> str:
+    """With two decimals, or more where there are."""
+    return max(f"{amount:.2f}", f"{amount:.12g}", key=len)
+
+
+# Units: what fal's names for them mean
+
+
+class Measured(NamedTuple):
+    """How much of something each result of a job takes: so much, in words; or nobody knows, and
+    `words` say why. It takes `least` in any case.
     """
-    counts = math.prod(amounts_of(fitted, COUNTS, is_whole=True))
-    if not unit.is_known:
-        return None
-    if not unit.is_length:
-        return counts
-    lengths = amounts_of(fitted, FLAGS_BY_DEST["duration"].names)
+
+    amount: float | None
+    words: str = ""
+    least: float = 0.0
+
+
+class Unit(NamedTuple):
+    """What fal bills by: a number of what the noun says, of each thing that a job makes.
+
+    `base` is how much of what is measured the noun means, as 60 seconds are a minute; `is_whole`
+    if a part of a unit with a number counts as one.
+    """
+
+    noun: str
+    thing: str  # empty for an image or a clip, whichever the job makes
+    measure: Callable[[Demand], Measured]
+    base: float = 1.0
+    number: float = 1.0
+    is_whole: bool = False
+
+    @property
+    def size(self) -> float:
+        return self.base * self.number
+
+    @property
+    def name(self) -> str:
+        if self.number == 1:
+            return self.noun
+        return number_of(self.number, self.noun)
+
+    def of(self, amount: float) -> str:
+        """So many units, in words."""
+        if self.number != 1 or self.measure is not_measured:
+            return f"{amount:.4g} x {self.name}"
+        return number_of(round(amount, 4), self.noun)
+
+    @property
+    def words(self) -> str:
+        if self.number != 1 or self.measure is not_measured:
+            return f"per {self.name}"
+        article = "an" if self.noun.startswith(("a", "e", "i", "o", "hour")) else "a"
+        return f"{article} {self.noun}"
+
+
+class Quantity(NamedTuple):
+    """How much of a unit a job takes: `each` of its results so much of it, and one in all at
+    least. `words` tell how much each takes; `unknown` why nobody knows whether it is more.
+    """
+
+    results: float
+    each: float
+    thing: str
+    words: str
+    unknown: str = ""
+
+    @property
+    def units(self) -> float:
+        return max(self.results * self.each, 1.0)
+
+
+def quantity_of(demand: Demand, unit: Unit) -> Quantity:
+    """How much of a unit a job takes.
+
+    Of units such as 5 seconds each result takes whole ones; it is not known whether fal bills
+    parts of them.
+    """
+    results = demand.results
+    thing = unit.thing or demand.thing
+    measured = unit.measure(demand)
+    words = measured.words
+    if measured.amount is None:
+        least = measured.least / unit.size
+        known = f"{unit.of(least)} at least"
+        if least * results < 1:
+            known = f"{unit.of(1)} in all at least"
+        return Quantity(results, least, thing, known, unknown=words)
+    each = round(measured.amount / unit.size, 9)
+    if unit.is_whole and unit.number != 1:
+        each = math.ceil(each)
+        words += f" (taken as {unit.of(each)})"
+    elif each * results < 1:
+        words = f"{words} (taken as {unit.of(1)})".strip()
+    return with_surcharges(demand, Quantity(results, each, thing, words))
+
+
+def with_surcharges(demand: Demand, quantity: Quantity) -> Quantity:
+    """What fields ask that change the price by their own description, as a detail pass may."""
+    for field in demand.fitted.model_fields:
+        words = surcharge_in_words(demand, field)
+        if not words:
+            continue
+        factors = [FACTOR_WORDS.get(word) or as_number(word) for word in factors_in(words)]
+        factor = max([number for number in factors if number], default=0.0)
+        if factor <= 1:
+            reason = f"the model says that {field.name} changes the price"
+            return quantity._replace(unknown=reason)
+        shown = f"{factor:.12g} ({field.name} may change the price)"
+        quantity = quantity._replace(
+            each=quantity.each * factor,
+            words=" x ".join(filter(None, [quantity.words, shown])),
+        )
+    return quantity
+
+
+def surcharge_in_words(demand: Demand, field: ModelField) -> str:
+    """What a description says of a price that is higher for what is sent; empty if nothing.
+
+    Where it names one of the values that are offered, the others are not meant.
+    """
+    value = demand.arguments.get(field.name)
+    if value is None or value is False or is_same_value(value, field.default):
+        return ""
+    sentences = re.split(r"(?<=[.!])\s", field.description[:MAX_REFERENCE].lower())
+    told = " ".join(text for text in sentences if re.search(PRICE_WORDS, text))
+    is_dearer = re.search(DEARER_WORDS, told) is not None or factors_in(told) != []
+    named = [offered for offered in offered_values(field.schema) if is_named_in(told, offered)]
+    if not is_dearer or (named and not is_named_in(told, value)):
+        return ""
+    return told
+
+
+def is_named_in(text: str, value: Any) -> bool:
+    """Whether the first word of a value stands in a text, be it as "8s"."""
+    words = words_of(str(value))
+    return bool(words) and re.search(rf"\b{re.escape(words[0])}s?\b", text) is not None
+
+
+def factors_in(text: str) -> list[str]:
+    """2 of "2x" or "2.0 times", or a word such as double."""
+    found = re.findall(rf"\b({MEASURE}) ?(?:x|times)\b|\b({'|'.join(FACTOR_WORDS)})", text)
+    return [number or word for number, word in found]
+
+
+PRICE_WORDS = r"(?<!at the )\bcosts?\b|\b(pric(e|es|ed|ing)|charge[sd]?|bill(s|ed|ing)?)\b"
+DEARER_WORDS = r"\b(more|extra|additional|higher|surcharge|dearer|increas\w+|multipl\w+)\b"
+FACTOR_WORDS = {"double": 2.0, "twice": 2.0, "triple": 3.0}
+
+
+# What a job asks for, as far as its arguments tell
+
+MEGAPIXEL = 1_000_000  # pixels
+MAX_AMOUNT = 1e9  # of anything that an argument asks for; what is more is a mistake
+COUNTS = (
+    *FLAGS_BY_DEST["num_images"].names,
+    "max_images",
+    "num_videos",
+    "num_outputs",
+    "num_samples",
+    "num_images_per_prompt",
+    "num_results",
+    "num_generations",
+    "num_variations",
+    "number_of_images",
+    "image_count",
+    "series_amount",
+    "batch_size",
+    "n",
+)
+FACTOR_LIKE = (
+    r"((up)?scal(e|ing)|upsampl(e|ing)|resiz(e|ing)|enlarge(ment)?|magnification)_(factor|by)"
+    r"|upscal(e|ing)|outscale"
+)
+# The last words of names of texts that are read aloud or written about.
+TEXT_WORDS = (
+    r"texts?|prompts?|scripts?|lyrics|inputs?|contents?|transcripts?|dialogues?|speech|messages?"
+    r"|sentences?|captions?|descriptions?|instructions?|query"
+)
+
+
+class Demand:
+    """What a job asks of a model: what it sends, and the model's defaults for what it leaves out.
+
+    `held` has that as the defaults of its fields, so that whatever reads a model's defaults reads
+    what holds for this job. What is sent though the schema has no such field is among them, and in
+    `unnamed`: fal ignores it, unless its document is not complete.
+    """
+
+    def __init__(self, fitted: Fit, endpoint: str = "") -> None:
+        self.fitted = fitted
+        self.arguments = fitted.arguments
+        self.endpoint = endpoint
+        properties = {}
+        for name in {**fitted.fields, **fitted.arguments}:
+            schema = fitted.fields.get(name, {})
+            if name in fitted.arguments or "default" in schema:
+                schema = schema_holding(schema, fitted.arguments.get(name, schema.get("default")))
+            properties[name] = schema
+        self.unnamed: set[str] = set()
+        if fitted.fields:
+            self.unnamed.update(properties.keys() - fitted.fields.keys())
+        self.held = Fit({"properties": properties})
+        self.held.arguments = fitted.arguments
+
+    @property
+    def fields(self) -> list[ModelField]:
+        return self.held.model_fields
+
+    def amount(self, field: ModelField) -> float | None:
+        """The number that a field has, None if nobody gave it any. Raises a Failure for an
+        argument that is none above 0.
+        """
+        amount = amount_in(field.default)
+        if amount is None and field.name in self.arguments:
+            refuse_amount(field.name, field.default)
+        return amount
+
+    @functools.cached_property
+    def results(self) -> float:
+        """How many results the job makes: what its arguments count is multiplied."""
+        by_name = {field.name: field for field in self.fields}
+        count = 1.0
+        for name in COUNTS:
+            if name not in by_name:
+                continue
+            amount = self.amount(by_name[name])
+            if amount is not None and amount % 1:
+                refuse_amount(name, by_name[name].default)
+            count *= amount or 1.0
+        return count
+
+    @property
+    def thing(self) -> str:
+        """What the model makes, as far as its name and its fields tell."""
+        is_named = any(re.fullmatch(r"videos?|\w2v", word) for word in words_of(self.endpoint))
+        if is_named or self.frame_fields or length_fields(self):
+            return "clip"
+        return "image"
+
+    @property
+    def named_fields(self) -> list[ModelField]:
+        return [field for field in self.fields if field.name not in self.unnamed]
+
+    @property
+    def frame_fields(self) -> list[ModelField]:
+        return [field for field in self.fields if find_like([field], FRAMES_LIKE) is not None]
+
+    @functools.cached_property
+    def rate(self) -> float | None:
+        """Frames a second, if anything tells."""
+        for field in self.frame_fields:
+            rate = frame_rate(self.held, field)
+            if rate is not None:
+                return rate
+        return frame_rate(self.held, ModelField("frames", {}, is_required=False))
+
+    def media(self, *kinds: str) -> list[str]:
+        """The pictures, clips or sounds that are sent."""
+        sources = []
+        for leaf in leaves(self.arguments):
+            if not is_media_source(leaf.name, leaf.value):
+                continue
+            kind = kind_by_examples({"default": leaf.value})
+            kind = kind or kind_by_words(reversed(words_of(leaf.name)))
+            if kind in kinds:
+                sources.append(leaf.value)
+        return sources
+
+
+def schema_holding(schema: Fields, value: Any) -> Fields:
+    """A schema with a value as its default; what an object leaves out has the schema's defaults."""
+    holding = dict(schema)
+    if isinstance(value, dict):
+        defaults = {}
+        for variant in variants(schema):
+            for inner in fields_of(variant):
+                if "default" in inner.schema:
+                    defaults[inner.name] = inner.default
+        value = {**defaults, **value}
+        if not schema:
+            holding["properties"] = {name: {} for name in value}
+    elif isinstance(value, list) and not schema:
+        holding.update(type="array", items={"type": "number"})
+    elif not schema and has_type(value, "boolean"):
+        holding["type"] = "boolean"
+    elif not schema and is_bound(value):
+        holding["type"] = "number"
+    holding["default"] = value
+    return holding
+
+
+def amount_in(value: Any) -> float | None:
+    """A number or a text such as "5s", if it is above 0 and none that is absurd."""
+    amount = as_number(value) or in_seconds(value) or 0.0
+    if 0 < amount < MAX_AMOUNT:
+        return amount
+    return None
+
+
+def refuse_amount(name: str, value: Any) -> NoReturn:
+    shown = json_text(value)[:80]
+    raise Failure("unexpected_answer", f"{name} is no number to be billed by: {shown}")
+
+
+# Measures: how much of something each result of a job takes
+
+
+def not_measured(demand: Demand) -> Measured:
+    return Measured(None, "how much of that unit a job takes is not known before it has run")
+
+
+def itself(demand: Demand) -> Measured:
+    return Measured(1.0)
+
+
+def one_unit(demand: Demand) -> Measured:
+    return Measured(1.0, "1 unit (what a unit is fal does not say)")
+
+
+def seconds_of(demand: Demand) -> Measured:
+    """The longest of the lengths that are told: in seconds, in shots, or in frames at a rate."""
+    lengths = []
+    seconds = max([*lengths_in_seconds(demand), length_of_shots(demand)])
+    if seconds:
+        lengths.append(Measured(seconds, f"{seconds:.12g} s"))
+    frames = most_frames(demand)
+    if frames and demand.rate:
+        words = f"{frames / demand.rate:.4g} s ({frames:.12g} frames at {demand.rate:.4g} a second)"
+        lengths.append(Measured(frames / demand.rate, words))
     if not lengths:
-        return None
-    return counts * max(lengths) / unit.size
+        return Measured(None, "how long the result will be is not known")
+    longest = max(lengths, key=lambda length: length.amount or 0.0)
+    return unless_decided_by_media(demand, longest)
 
 
-def amounts_of(fitted: Fit, names: Iterable[str], is_whole: bool = False) -> list[float]:
-    """The numbers that arguments of these names have, or the model's defaults for them. Raises a
-    Failure for an argument that is none above 0, or no whole one where things are counted.
+def unless_decided_by_media(demand: Demand, length: Measured) -> Measured:
+    """A length, unless it is a default that may not hold for what is sent, as of an avatar, or
+    stands where the model may not read it.
     """
-    amounts = []
-    for name in names:
-        default = descend(fitted.fields, [name, "default"])
-        value = fitted.arguments.get(name, default)
-        amount = as_number(value) or in_seconds(value) or 0.0
-        is_amount = 0 < amount < math.inf
-        if is_amount and not (is_whole and amount % 1):
-            amounts.append(amount)
-        elif name in fitted.arguments or is_amount:
-            shown = json_text(value)[:80]
-            raise Failure("unexpected_answer", f"{name} is no number to be billed by: {shown}")
-    return amounts
+    fields = [*length_fields(demand), *demand.frame_fields]
+    if fields and all(field.name in demand.unnamed for field in fields):
+        reason = f"the model names no {fields[0].name}"
+        return Measured(None, reason, least=length.amount or 0.0)
+    is_asked_for = any(field.name in demand.arguments for field in fields)
+    if is_asked_for or not demand.media("video", "audio"):
+        return length
+    reason = "a clip or a sound that is sent decides how long the result will be"
+    return Measured(None, reason, least=length.amount or 0.0)
+
+
+def length_fields(demand: Demand) -> list[ModelField]:
+    flag = FLAGS_BY_DEST["duration"]
+    fields = []
+    for field in demand.fields:
+        is_like = re.fullmatch(str(flag.like), "_".join(field.words)) is not None
+        if field.name in flag.names or is_like:
+            fields.append(field)
+    return fields
+
+
+def is_in_frames(demand: Demand, field: ModelField) -> bool:
+    """Whether a length is one in frames, as the model's own field of that name tells."""
+    own_field = find_named(demand.fitted.model_fields, [field.name])
+    return own_field is not None and counts_frames(demand.fitted, own_field)
+
+
+def lengths_in_seconds(demand: Demand) -> list[float]:
+    """The lengths that fields tell; one that a name of --duration does must be a number."""
+    lengths = []
+    for field in length_fields(demand):
+        if is_in_frames(demand, field):
+            continue
+        seconds = clock_in_seconds(field.default)
+        if seconds is None and field.name in FLAGS_BY_DEST["duration"].names:
+            seconds = demand.amount(field)
+        elif seconds is None:
+            seconds = amount_in(field.default)
+        if "ms" in field.words:
+            seconds = (seconds or 0.0) / 1000
+        lengths.append(seconds or 0.0)
+    return lengths
+
+
+def clock_in_seconds(value: Any) -> float | None:
+    """01:30 or 00:01:30 as seconds, None for what is no such text."""
+    match = re.fullmatch(r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2})", str(value)[:20])
+    if match is None:
+        return None
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(3600 * hours + 60 * minutes + seconds)
+
+
+def length_of_shots(demand: Demand) -> float:
+    """What the shots of a list last together, as each tells."""
+    seconds = 0.0
+    for leaf in leaves(demand.arguments):
+        is_within = leaf.outer is not None and leaf.outer.outer is not None
+        if is_within and leaf.name in FLAGS_BY_DEST["duration"].names:
+            seconds += amount_in(leaf.value) or 0.0
+    return seconds
+
+
+def most_frames(demand: Demand) -> float | None:
+    fields = [field for field in length_fields(demand) if is_in_frames(demand, field)]
+    numbers = [demand.amount(field) or 0.0 for field in [*fields, *demand.frame_fields]]
+    return max(numbers, default=0.0) or None
+
+
+def frames_of(demand: Demand) -> Measured:
+    """The number of frames; or as many as the rate makes of the seconds."""
+    numbers = [most_frames(demand) or 0.0]
+    seconds = seconds_of(demand).amount
+    if seconds and demand.rate:
+        numbers.append(math.ceil(round(seconds * demand.rate, 6)))
+    frames = max(numbers)
+    if not frames:
+        return Measured(None, "how many frames the result will have is not known")
+    return unless_decided_by_media(demand, Measured(frames, f"{frames:.12g} frames"))
+
+
+def steps_of(demand: Demand) -> Measured:
+    flag = FLAGS_BY_DEST["num_inference_steps"]
+    steps = 0.0
+    for field in demand.fields:
+        if field.name in flag.names or re.fullmatch(str(flag.like), "_".join(field.words)):
+            steps = max(steps, demand.amount(field) or 0.0)
+    if not steps:
+        return Measured(None, "how many steps it takes is not known")
+    return Measured(steps, f"{steps:.12g} steps")
+
+
+def characters_of(demand: Demand) -> Measured:
+    """The length of the texts that are sent.
+
+    It is taken by the share: fal's 1000 characters are the scale of a small price, and its bills
+    have parts of them (2026).
+    """
+    texts = {field.name: field.default for field in demand.fields}
+    length = 0
+    for leaf in leaves(texts):
+        words = words_of(leaf.name)
+        is_named = bool(words) and re.fullmatch(TEXT_WORDS, words[-1]) and "negative" not in words
+        if is_named and isinstance(leaf.value, str) and not is_media_source(leaf.name, leaf.value):
+            length += len(leaf.value)
+    if not length:
+        return Measured(None, "no text is sent that could be counted")
+    return Measured(length, number_of(length, "character"))
+
+
+def megapixels_of(demand: Demand) -> Measured:
+    """The pixels of each result, in millions. fal rounds them up, of each image or of all frames
+    of a clip, as its pages on Flux and LTX say (2026).
+    """
+    pixels = pixels_of_result(demand)
+    if pixels is None:
+        return Measured(None, "the size of the result is not known")
+    if demand.thing == "image":
+        return rounded_up(pixels / MEGAPIXEL)
+    frames = frames_of(demand)
+    if frames.amount is None:
+        return Measured(None, frames.words, least=pixels / MEGAPIXEL)
+    rounded = rounded_up(pixels * frames.amount / MEGAPIXEL)
+    each = f"{frames.words} x {pixels / MEGAPIXEL:.3g} megapixels"
+    return rounded._replace(words=f"{each}, rounded up to {rounded.amount:.12g}")
+
+
+def rounded_up(megapixels: float) -> Measured:
+    whole = math.ceil(round(megapixels, 6))
+    if whole == megapixels:
+        return Measured(whole, number_of(whole, "megapixel"))
+    return Measured(whole, f"{megapixels:.3g} megapixels rounded up to {whole}")
+
+
+def processed_megapixels_of(demand: Demand) -> Measured:
+    """The pixels of the pictures that are sent and those of the result. Where the model has no
+    size for it, only the former are told.
+    """
+    result = megapixels_of(demand)
+    if demand.media("video"):
+        return Measured(None, "the size of a clip that is sent is not known", result.least)
+    sent = 0.0
+    has_unknown = False
+    for source in demand.media("image"):
+        pixels = pixels_of_picture(source)
+        has_unknown = has_unknown or pixels is None
+        sent += math.ceil((pixels or 0.0) / MEGAPIXEL)
+    if has_unknown:
+        reason = "the size of a picture that is not here is not known"
+        return Measured(None, reason, least=sent + (result.amount or 0.0))
+    if not sent:
+        return result
+    words = f"({number_of(sent, 'megapixel')} sent + {result.words})"
+    if result.amount is not None:
+        return Measured(sent + result.amount, words)
+    canvas = Canvas(demand.fields)
+    has_size = not demand.fitted.fields or canvas.fields or canvas.sides
+    if has_size or demand.thing == "clip":
+        return Measured(None, result.words, least=sent)
+    return Measured(sent, f"{number_of(sent, 'megapixel')} sent")
+
+
+def pixels_of_result(demand: Demand) -> float | None:
+    """The pixels of an image or a frame; None if the model decides, or nothing tells.
+
+    Of several sizes that are told the largest counts, and a factor by which it grows.
+    """
+    pixels = pixels_told(demand)
+    factors = [1.0]
+    for field in demand.named_fields:
+        is_factor = re.fullmatch(FACTOR_LIKE, "_".join(field.words)) is not None
+        is_scale = pixels is None and field.words == ["scale"] and demand.media("image") != []
+        if is_factor or is_scale:
+            factors.append(amount_in(str(field.default).strip(" xX")) or 1.0)
+    if len(factors) > 1:
+        for source in demand.media("image"):
+            size = pixels_of_picture(source)
+            if size is None and pixels is None:
+                return None
+            pixels = max(pixels or 0.0, size or 0.0)
+    if pixels is None:
+        return None
+    return pixels * max(factors) ** 2
+
+
+def pixels_told(demand: Demand) -> float | None:
+    """The pixels that the fields for sizes come to; the largest if they tell several sizes."""
+    canvas = Canvas(demand.named_fields)
+    extents = [extent_held(size_field) for size_field in canvas.fields]
+    for field in canvas.sides.values():
+        if field.default is not None:
+            demand.amount(field)
+    extents.append(canvas.default_sides())
+    ratios = [extent.ratio for extent in extents if extent.ratio]
+    has_own_shape = canvas.has_own_shape or demand.media("image", "video") != []
+    sizes = []
+    for extent in extents:
+        if extent.short_side and not ratios and has_own_shape:
+            continue
+        if extent.short_side and not extent.sides:
+            width, height = sides_of(extent._replace(ratio=next(iter(ratios), None)))
+            sizes.append(width * height)
+        else:
+            sizes += extent.pixels
+    return max(sizes, default=None)
+
+
+def extent_held(size_field: SizeField) -> Extent:
+    """What the value of a field says of a size."""
+    value = size_field.field.default
+    if isinstance(value, dict):
+        for side in ("width", "height"):
+            if side in value and amount_in(value[side]) is None:
+                refuse_amount(f"{size_field.name}.{side}", value[side])
+    for label, extent in size_field.labels:
+        if is_same_value(label, value):
+            return extent
+    return size_field.default
+
+
+def pixels_of_picture(source: str) -> float | None:
+    """The pixels of a picture that is here; None if it is elsewhere, or cannot be read."""
+    if is_remote(source):
+        return None
+    path = home_path(local_path(source))
+    try:
+        with open_regular_file(path) as file, picture(path, file) as image:
+            return float(image.width * image.height)
+    except Failure:
+        return None
+
+
+# Units by the words of fal's names for them
+
+# Of the things that a job makes.
+MEDIA_NOUNS = (
+    r"images?|pictures?|photos?|videos?|clips?|movies?|films?|footage|animations?|gifs?|audios?"
+    r"|music|songs?|tracks?|sounds?|speech|voiceovers?"
+)
+JOB_NOUNS = r"generations?|requests?|calls?|runs?|jobs?|outputs?|results?|predictions?"
+# Words beside a unit's noun that change nothing about it.
+FILLERS = r"of|an?|the|each|and|in|one|part|for|api|generated|produced|output|resulting|final"
+
+
+class UnitRow(NamedTuple):
+    """A kind of unit: the words that name it, those that may stand beside them, and what it is.
+
+    `needs` are words of which one must be there; `scales` multiply the number in the name.
+    """
+
+    words: str
+    beside: str
+    unit: Unit
+    needs: str = ""
+    scales: Mapping[str, float] = {}
+
+
+THOUSANDS = {"k": 1e3, "thousand": 1e3, "m": 1e6, "mn": 1e6, "million": 1e6}
+PROCESSED = r"processed|processing|input"
+PIXELS = r"megapixels?|mps?|mpx|mpix"
+SECOND = Unit("second", "clip", seconds_of, is_whole=True)
+
+# The first row of which a word stands in the name is meant, if all other words may stand beside.
+# Tokens, credits, compute seconds and seconds of what is sent are in none: who could count them?
+UNITS = (
+    UnitRow(
+        PIXELS,
+        rf"{PROCESSED}|total|{MEDIA_NOUNS}",
+        Unit("megapixel", "", processed_megapixels_of),
+        needs=PROCESSED,
+    ),
+    UnitRow(PIXELS, MEDIA_NOUNS, Unit("megapixel", "", megapixels_of)),
+    UnitRow(
+        r"characters?|chars?",
+        r"texts?|input|prompts?|speech|spoken",
+        Unit("character", "result", characters_of),
+        scales=THOUSANDS,
+    ),
+    UnitRow(r"hours?|hrs?", MEDIA_NOUNS, SECOND._replace(noun="hour", base=3600.0)),
+    UnitRow(r"minutes?|mins?", MEDIA_NOUNS, SECOND._replace(noun="minute", base=60.0)),
+    UnitRow(r"seconds?|secs?", MEDIA_NOUNS, SECOND),
+    UnitRow(r"milliseconds?|ms", MEDIA_NOUNS, SECOND._replace(noun="millisecond", base=0.001)),
+    UnitRow(r"frames?", MEDIA_NOUNS, Unit("frame", "clip", frames_of, is_whole=True)),
+    UnitRow(r"steps?", r"inference|denoising|sampling|diffusion", Unit("step", "", steps_of)),
+    UnitRow(MEDIA_NOUNS, JOB_NOUNS, Unit("", "", itself)),
+    UnitRow(JOB_NOUNS, JOB_NOUNS, Unit("", "", itself)),
+    UnitRow(r"units?", f"{MEDIA_NOUNS}|{JOB_NOUNS}", Unit("unit", "result", one_unit)),
+)
+CURRENCY_BEFORE = r"(?:usd|us|dollars?)?\W*(?:\d+(?:\.\d+)?)?\W*(?:usd|us|dollars?)?\W*(?:per\b|/)"
+NUMBER_OR_WORD = r"\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?|[^\W\d_]+|/"
+MAX_UNIT_NAME = 60  # characters
+
+
+def unit_of(name: Any) -> Unit:
+    """What fal means by a unit of that name. A number in the name is the unit's size; what is not
+    understood to its last word is not measured.
+    """
+    text = str(name).strip().lower()
+    unknown = Unit(text[:MAX_UNIT_NAME] or "unit", "", not_measured)
+    if not isinstance(name, str) or len(text) > MAX_UNIT_NAME:
+        return unknown
+    plain = re.sub(rf"^\W*{CURRENCY_BEFORE}", "", text).replace("(s)", "")
+    plain = re.sub(r"mega[\s_-]+pixel", "megapixel", plain)
+    plain = re.sub(r"^([\d.]*)\s*s$", r"\1 second", plain)
+    parts = re.findall(NUMBER_OR_WORD, plain)
+    numbers = [part for part in parts if part[0].isdigit()]
+    words = [part for part in parts if not part[0].isdigit()]
+    words = [word for word in words if not re.fullmatch(FILLERS, word)] or words
+    for row in UNITS:
+        nouns = [word for word in words if re.fullmatch(row.words, word)]
+        if not nouns:
+            continue
+        if not may_stand_beside(row, [word for word in words if word not in nouns]):
+            continue
+        scale = math.prod(row.scales.get(word, 1.0) for word in words)
+        if not numbers:
+            return unit_of_row(row, nouns, scale)
+        size = float(numbers[0].replace(",", "")) * scale
+        is_before = parts.index(numbers[0]) < parts.index(nouns[0])
+        if len(numbers) == 1 and is_before and size:
+            return unit_of_row(row, nouns, size)
+        return unknown
+    return unknown
+
+
+def may_stand_beside(row: UnitRow, words: Sequence[str]) -> bool:
+    if row.needs and not any(re.fullmatch(row.needs, word) for word in words):
+        return False
+    return all(word in row.scales or re.fullmatch(row.beside, word) for word in words)
+
+
+def unit_of_row(row: UnitRow, nouns: Sequence[str], number: float) -> Unit:
+    if row.unit.noun:
+        return row.unit._replace(number=number)
+    noun = nouns[-1].removesuffix("s")
+    return row.unit._replace(noun=noun, thing=noun, number=number)
 
 
 # ---------------------------------------------------------------------------------------------

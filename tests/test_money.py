@@ -35,6 +35,12 @@ COMMANDS = {
     "stream-i2v": (I2V, 1.95),
     "batch-i2v": (("--model", KLING, "--image-urls", "photo.jpg", A, "--prompt", "Rain"), 3.9),
 }
+BASES = {
+    "batch-t2i": "5 images x 0.17 USD an image",
+    "batch-i2v": "2 clips x 5 s x 0.39 USD a second",
+    "t2i": "1 image x 0.17 USD an image",
+    "i2v": "1 clip x 5 s x 0.39 USD a second",
+}
 
 
 def questions(fal: Sandbox) -> list[Recorded]:
@@ -93,15 +99,16 @@ def test_a_limit_lets_through_what_costs_no_more(fal: Sandbox, cli: Cli, command
 @pytest.mark.parametrize("command", COMMANDS)
 def test_above_the_limit_nothing_is_sent(fal: Sandbox, cli: Cli, photo: Path, command: str) -> None:
     argv, cost = COMMANDS[command]
+    basis = BASES.get(command) or BASES[command[-3:]]
     done = cli(command, *argv, "--max-cost", str(round(cost - 0.01, 2)))
     assert (done.status, done.stdout, done.error["type"]) == (2, "", "over_budget")
     assert {row["field"]: row["message"] for row in done.error["details"]} == {
         "jobs": {"batch-t2i": "5", "batch-i2v": "2"}.get(command, "1"),
         "total_cost": str(cost),
         "currency": "USD",
-        "basis": "historical price",
+        "basis": basis,
     }
-    assert f"may cost {cost} USD (historical price), more than --max-cost" in done.error["message"]
+    assert f"may cost {cost} USD ({basis}), more than --max-cost" in done.error["message"]
     assert done.error["retryable"] is False
     assert "list-models --price" in done.error["hint"]
     assert {request.host for request in fal.requests} == {"api.fal.ai"}
@@ -126,7 +133,7 @@ UNKNOWN: dict[str, tuple[Reply | None, Reply | None, str]] = {
     "yen": (None, history(0.1, "JPY"), "0.1 JPY"),
     "less than nothing": (None, history(-1), "-1 USD"),
     "not a number": (None, history(float("nan")), "nan USD"),
-    "no history": (price(0.1, "megapixels"), history(0), "no history"),
+    "no history": (price(0.1, "furlongs"), history(0), "no history"),
     "HTML": (None, Reply(200, text="<html>"), "cannot be read"),
     "a list": (Reply(200, json=[1]), None, "cannot be read"),
 }
@@ -185,7 +192,7 @@ def test_a_limit_is_an_amount(fal: Sandbox, cli: Cli, text: str) -> None:
 def test_all_images_count(fal: Sandbox, cli: Cli, argv: tuple[str, ...]) -> None:
     done = cli("submit-t2i", *T2I, *argv, "--max-cost", "0.67")
     assert (done.status, paid(fal)) == (2, [])
-    assert "0.68 USD (4 x 0.17 USD per image)" in done.error["message"]
+    assert "0.68 USD (4 images x 0.17 USD an image)" in done.error["message"]
     assert cli("submit-t2i", *T2I, *argv, "--max-cost", "0.68").status == 0
 
 
@@ -193,13 +200,13 @@ def test_the_images_of_each_job_of_a_batch_count(cli: Cli, tmp_path: Path) -> No
     (tmp_path / "jobs").write_text('{"prompt": "A", "num_images": 3}\nB\n')
     argv = ("--model", FLUX, "--prompts-file", "jobs", "--num-images", "2")
     done = cli("batch-t2i", *argv, "--max-cost", "0.5")
-    assert "2 job(s) may cost 0.85 USD (5 x 0.17 USD per image)" in done.error["message"]
+    assert "2 job(s) may cost 0.85 USD (5 images x 0.17 USD an image)" in done.error["message"]
 
 
 def test_a_job_makes_an_image_where_nothing_tells_how_many(fal: Sandbox, cli: Cli) -> None:
     fal_says(fal, price(1), history(0.2))
     estimate = dry(cli, "submit-t2i", *T2I, "--no-schema")["estimate"]
-    assert (estimate["total_cost"], estimate["basis"]) == (1, "1 x 1 USD per image")
+    assert (estimate["total_cost"], estimate["basis"]) == (1, "1 image x 1 USD an image")
 
 
 def test_the_cents_of_an_estimate_are_exact(fal: Sandbox, cli: Cli) -> None:
@@ -209,15 +216,19 @@ def test_the_cents_of_an_estimate_are_exact(fal: Sandbox, cli: Cli) -> None:
     assert cli("batch-t2i", *argv, "--max-cost", "0.3").status == 0
 
 
+ALONE = "what a call cost on average in the past, from history alone"
+UNKNOWN_UNIT = "how much of that unit a job takes is not known before it has run"
+
+
 @pytest.mark.parametrize(
     ("unit", "cost", "basis"),
     [
-        ("image", 4, "4 x 1 USD per image"),
-        (" Images", 4, "4 x 1 USD per image"),
-        ("megapixels", 10, "historical price x 4 images"),
-        ("seconds", 10, "historical price x 4 images"),
-        ("", 10, "historical price x 4 images"),
-        ("None", 10, "historical price x 4 images"),
+        ("image", 4, "4 images x 1 USD an image"),
+        (" Images", 4, "4 images x 1 USD an image"),
+        ("megapixels", 10, "4 images x what a call cost on average in the past"),
+        ("seconds", 10, f"4 clips x {ALONE}: how long the result will be is not known"),
+        ("", 10, f"4 images x {ALONE}: {UNKNOWN_UNIT}"),
+        ("None", 10, f"4 images x {ALONE}: {UNKNOWN_UNIT}"),
     ],
 )
 def test_the_unit_of_the_price_tells_what_counts(
@@ -231,12 +242,17 @@ def test_the_unit_of_the_price_tells_what_counts(
 @pytest.mark.parametrize(
     ("model", "argv", "cost", "basis"),
     [
-        (KLING, (), 1.95, "historical price"),
-        (KLING, ("--duration", "10"), 3.9, "10 x 0.39 USD per second"),
-        (VEO, ("--duration", "4"), 0.9, "historical price"),
-        (VEO, ("--duration", "8"), 1.44, "8 x 0.18 USD per second"),
-        (VEO, (), 1.44, "8 x 0.18 USD per second"),
-        (WAN, (), 1.25, "historical price"),
+        (KLING, (), 1.95, "1 clip x 5 s x 0.39 USD a second"),
+        (KLING, ("--duration", "10"), 3.9, "1 clip x 10 s x 0.39 USD a second"),
+        (VEO, ("--duration", "4"), 0.9, "what 1 call cost on average in the past"),
+        (VEO, ("--duration", "8"), 1.44, "1 clip x 8 s x 0.18 USD a second"),
+        (VEO, (), 1.44, "1 clip x 8 s x 0.18 USD a second"),
+        (
+            WAN,
+            (),
+            1.265625,
+            "1 clip x 5.062 s (81 frames at 16 a second) x 0.25 USD a second",
+        ),
     ],
 )
 def test_seconds_count(
@@ -251,7 +267,7 @@ def test_seconds_count(
 
 def test_a_dry_run_estimates(fal: Sandbox, cli: Cli) -> None:
     request = dry(cli, "submit-t2i", *T2I, "--num-images", "3")
-    basis = "3 x 0.17 USD per image"
+    basis = "3 images x 0.17 USD an image"
     expected = {"jobs": 1, "total_cost": 0.51, "currency": "USD", "basis": basis}
     assert (request["estimate"], request["notes"]) == (expected, [])
     assert paid(fal) == []
@@ -276,7 +292,8 @@ def test_a_dry_run_of_a_model_without_a_price(cli: Cli) -> None:
 
 def test_a_dry_run_of_a_batch_asks_once(fal: Sandbox, cli: Cli) -> None:
     done = cli("batch-t2i", *BATCH, "--dry-run", "--max-cost", "0.85")
-    whole = {"jobs": 5, "total_cost": 0.85, "currency": "USD", "basis": "historical price"}
+    basis = BASES["batch-t2i"]
+    whole = {"jobs": 5, "total_cost": 0.85, "currency": "USD", "basis": basis}
     assert [line["estimate"] for line in done.lines] == [whole] * 5
     assert quantities(fal) == [{FLUX: {"call_quantity": 5}}]
 
