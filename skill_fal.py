@@ -8126,7 +8126,7 @@ async def affordable(endpoint: str, fits: Sequence[Fit], limit: float) -> Estima
     """
     reckoning = await reckoned(endpoint, fits, limit)
     if reckoning.unknown:
-        note(f"they may cost more than --max-cost: {reckoning.basis}")
+        note(f"--max-cost holds by an estimate that may be too low: {reckoning.basis}")
     return reckoning.estimate
 
 
@@ -8291,8 +8291,16 @@ class Forecast(NamedTuple):
 
     @property
     def dearest(self) -> Reckoning:
-        """Of two that come to the same, that by the list."""
-        return max(self.reckonings(), key=lambda reckoning: reckoning.total)
+        """Of two that come to the same, that by the list. It tells what is not known, be it of
+        another price.
+        """
+        dearest = max(self.reckonings(), key=lambda reckoning: reckoning.total)
+        for _, quantities in self.quantities:
+            reason = unknown_among(quantities)
+            if reason and not dearest.unknown:
+                basis = f"{dearest.basis}, or more: {reason}"
+                dearest = dearest._replace(basis=basis, unknown=reason)
+        return dearest
 
     def room_in(self, limit: float) -> str:
         """How many of the jobs would fit into a limit; or of the one job's images, how many."""
@@ -8301,11 +8309,13 @@ class Forecast(NamedTuple):
             number = min(reckoning.jobs_within(limit) for reckoning in self.reckonings())
             return f"{number or 'none'} of the {jobs} jobs would fit into {money(limit)} USD"
         whole = self.quantities[0][1][0]
+        if whole.results == 1:
+            return f"it does not fit into {money(limit)} USD"
         fewer = int(whole.results * limit / self.dearest.total)
-        if fewer and self.of_results(fewer).dearest.total <= limit:
-            things = number_of(whole.results, whole.thing)
-            return f"{fewer} of its {things} would fit into {money(limit)} USD"
-        return f"it does not fit into {money(limit)} USD"
+        if fewer and self.of_results(fewer).dearest.total > limit:
+            fewer = 0
+        things = number_of(whole.results, whole.thing)
+        return f"{fewer or 'none'} of its {things} would fit into {money(limit)} USD"
 
     def of_results(self, results: int) -> Forecast:
         """The same for jobs that make so many results each."""
@@ -8319,11 +8329,15 @@ def by_history(price: Price, quantities: Sequence[Quantity], average: float) -> 
     """What as many calls did cost; more if more than one image is asked for of each, unless the
     price of an image tells that better.
     """
-    results = sum(quantity.results for quantity in quantities)
-    if results <= len(quantities) or price.unit.noun == "image":
-        return Reckoning([average] * len(quantities), calls_in_words(len(quantities)))
     costs = [quantity.results * average for quantity in quantities]
-    return Reckoning(costs, results_in_words(quantities))
+    basis = results_in_words(quantities)
+    if price.unit.noun == "image":
+        costs = [average] * len(quantities)
+        basis = calls_in_words(len(quantities))
+    reason = unknown_among(quantities)
+    if reason:
+        basis += f", {HISTORY_ALONE}: {reason}"
+    return Reckoning(costs, basis, reason)
 
 
 def by_list_price(price: Price, quantities: Sequence[Quantity], average: float) -> Reckoning:
@@ -8487,7 +8501,26 @@ def quantity_of(demand: Demand, unit: Unit) -> Quantity:
         words += f" (taken as {unit.of(each)})"
     elif each * results < 1:
         words = f"{words} (taken as {unit.of(1)})".strip()
-    return with_surcharges(demand, Quantity(results, each, thing, words))
+    quantity = with_surcharges(demand, Quantity(results, each, thing, words))
+    tier = dearer_tier(demand)
+    if tier and unit.noun != "megapixel":
+        quantity = quantity._replace(unknown=f"{tier} may cost more than the list tells")
+    return quantity
+
+
+def dearer_tier(demand: Demand) -> str:
+    """The resolution that is asked for, if it is above the model's own: fal's list has one price,
+    and some models take double for 4K (2026).
+    """
+    held = {size_field.name: size_field for size_field in Canvas(demand.named_fields).fields}
+    for size_field in Canvas(demand.fitted.model_fields).fields:
+        if size_field.name not in demand.arguments or not size_field.is_resolution:
+            continue
+        usual = extent_held(size_field).pixels
+        asked = extent_held(held[size_field.name]).pixels if size_field.name in held else ()
+        if usual and asked and max(asked) > 1.01 * max(usual):
+            return f"{size_field.name} {str(demand.arguments[size_field.name])[:40]}"
+    return ""
 
 
 def with_surcharges(demand: Demand, quantity: Quantity) -> Quantity:
@@ -8614,14 +8647,16 @@ class Demand:
     @functools.cached_property
     def results(self) -> float:
         """How many results the job makes: what its arguments count is multiplied."""
-        by_name = {field.name: field for field in self.fields}
+        like = str(FLAGS_BY_DEST["num_images"].like)
         count = 1.0
-        for name in COUNTS:
-            if name not in by_name:
-                continue
-            amount = self.amount(by_name[name])
+        for field in self.fields:
+            amount = None
+            if field.name in COUNTS:
+                amount = self.amount(field)
+            elif re.fullmatch(like, "_".join(field.words)):
+                amount = amount_in(field.default)  # --num-images may have been sent so
             if amount is not None and amount % 1:
-                refuse_amount(name, by_name[name].default)
+                refuse_amount(field.name, field.default)
             count *= amount or 1.0
         return count
 

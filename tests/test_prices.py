@@ -59,6 +59,11 @@ def forecast(unit: Any, *jobs: Any, model: str = FLUX, average: float = 0.0) -> 
     return Forecast([(price, quantities)], average)
 
 
+NARROW = {"aspect_ratio": {"enum": ["16:9", "1:1", "auto"], "default": "16:9"}}
+LABELS = {"resolution": {"enum": ["0.5K", "1K", "2K", "4K"], "default": "1K"}}
+LINES = {"resolution": {"enum": ["480p", "720p", "1080p"], "default": "720p"}}
+AUTO = {"aspect_ratio": {"enum": ["auto", "16:9"], "default": "auto"}}
+
 # By a thing
 
 COUNTS = {
@@ -67,6 +72,8 @@ COUNTS = {
     "a number in text": Case("images", {"num_images": "3"}, 3),
     "a default": Case("images", {}, 2, fields={"num_images": {**WHOLE, "default": 2}}),
     "two counts": Case("image", {"num_images": 4, "batch_size": 2}, 8),
+    "a count of its own": Case("images", {"variations": 4, "sample_count": 2}, 8),
+    "no count": Case("images", {"variations": "wild"}, 1),
     "videos": Case("videos", {"num_videos": 2}, 2, "2 videos x 1 USD a video"),
     "clips": Case("Clip", {}, 1, "1 clip x"),
     "generations": Case("generations", {"n": 3}, 3, "3 generations x 1 USD a generation"),
@@ -77,6 +84,16 @@ COUNTS = {
     "output": Case("per output", {}, 1, "1 output x 1 USD an output"),
     "a hundred": Case("100 images", {"num_images": 4}, 1, "(taken as 1 x 100 images)"),
     "more than a hundred": Case("100 images", {"num_images": 250}, 2.5),
+    "a larger resolution": Case("images", {"resolution": "4K"}, None, "resolution 4K may", LABELS),
+    "seconds of one": Case(
+        "seconds",
+        {"resolution": "1080p", "duration": 5},
+        None,
+        "1080p may",
+        {**LINES, "duration": NUMBER},
+    ),
+    "the usual resolution": Case("images", {"resolution": "1K"}, 1, "", LABELS),
+    "a smaller resolution": Case("images", {"resolution": "0.5K"}, 1, "", LABELS),
     "steps": Case("steps", {"num_inference_steps": 28, "num_images": 2}, 56, "2 images x 28 steps"),
     "steps by default": Case("step", {}, 50, fields={"steps": {**WHOLE, "default": 50}}),
 }
@@ -84,10 +101,6 @@ COUNTS = {
 # By pixels. A megapixel is a million, and a part of one is one.
 
 BIG = {"image_size": {"width": 4096, "height": 4096}}  # 16.78 million
-NARROW = {"aspect_ratio": {"enum": ["16:9", "1:1", "auto"], "default": "16:9"}}
-LABELS = {"resolution": {"enum": ["0.5K", "1K", "2K", "4K"], "default": "1K"}}
-LINES = {"resolution": {"enum": ["480p", "720p", "1080p"], "default": "720p"}}
-AUTO = {"aspect_ratio": {"enum": ["auto", "16:9"], "default": "auto"}}
 PIXELS = {
     "an object": Case("megapixels", BIG, 17, "1 image x 16.8 megapixels rounded up to 17 x 1 USD"),
     "twice": Case("megapixels", {**BIG, "num_images": 2}, 34, "2 images x 16.8 megapixels"),
@@ -357,6 +370,24 @@ def test_of_a_job_that_nobody_knows_history_tells() -> None:
     )
 
 
+def test_what_another_price_does_not_know_is_told() -> None:
+    fitted = fit({}, {})
+    videos = forecast("videos", fitted, average=1).quantities
+    seconds = forecast("seconds", fitted).quantities
+    expected = Forecast([*videos, *seconds], 1).dearest
+    assert expected.total == 1
+    assert expected.basis == (
+        "1 video x 1 USD a video, or more: how long the result will be is not known"
+    )
+
+
+def test_history_is_all_that_is_known_of_a_job_among_cheap_ones() -> None:
+    jobs = [fit({"duration": 1}, {}), fit({}, {})]
+    expected = forecast("seconds", *jobs, average=4).dearest
+    assert expected.total == 8
+    assert expected.basis.startswith("what 2 calls cost on average in the past, from history alone")
+
+
 def test_what_is_known_is_the_least_where_more_is_not() -> None:
     sent = fit({"audio_url": SOUND}, FIVE)
     expected = forecast("seconds", sent, average=4).dearest
@@ -391,7 +422,7 @@ def test_a_large_picture_is_not_sent_for_the_price_of_a_small_one(fal: Sandbox, 
     done = cli(*T2I, *size, "--max-cost", "0.05")
     assert done.error["message"].endswith("it does not fit into 0.05 USD")
     done = cli(*T2I, *size, "--max-cost", "0.34")
-    assert (done.status, "may cost more" in done.stderr) == (0, False)
+    assert (done.status, "may be too low" in done.stderr) == (0, False)
 
 
 def test_what_fits_is_told_of_jobs_in_their_order(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
@@ -411,7 +442,7 @@ def test_a_limit_that_only_history_holds_is_told(fal: Sandbox, cli: Cli) -> None
     done = cli(*T2I, "--max-cost", "0.05")
     assert (done.status, len(paid(fal))) == (0, 1)
     basis = "what 1 call cost on average in the past, from history alone: how much of that unit"
-    assert f"note: they may cost more than --max-cost: {basis}" in done.stderr
+    assert f"note: --max-cost holds by an estimate that may be too low: {basis}" in done.stderr
     assert basis in cli(*T2I, "--dry-run").json["estimate"]["basis"]
 
 
