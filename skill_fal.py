@@ -1567,9 +1567,10 @@ def read_file_or_stdin(path: str) -> str:
 
 def read_picture(source: str) -> str:
     """An http(s) URL, a data URI, or a local picture, which is uploaded when it is needed."""
-    if is_remote(source):
-        refuse_local_url(source)
-        return source
+    address = without_quotes(source.strip())
+    if is_remote(address):
+        refuse_local_url(address)
+        return address
     path = read_local_file(source)
     with reading(path), open_regular_file(path) as file:
         content_type = media_type(file.read(HEAD_BYTES))

@@ -133,7 +133,7 @@ def test_one_prompt_does_not_become_several(refusal: Refusal, words: Sequence[st
 
 
 def test_quotes_that_are_the_users_own(cli: Cli) -> None:
-    prompts = ["'70s car", "the cars'", "'neon'", "\u201cA sign\u201d", "'", "It's"]
+    prompts = ["'70s car", "cars'", "the cars'", "'neon'", "\u201cA sign\u201d", "'", "It's"]
     done = cli("batch-t2i", *FLUX, "--no-schema", "--dry-run", "--prompts", *prompts)
     assert done.status == 0, done.stderr
     assert [line["arguments"]["prompt"] for line in done.lines] == prompts
@@ -259,6 +259,12 @@ def test_a_path_as_it_is_dragged_or_pasted(
         assert skill_fal.open_media_file(spelling).content == picture.read_bytes(), spelling
         text = spelling.replace("photo", "prompt").replace(".png", ".txt")
         assert skill_fal.read_prompt_file(text) == "A cat", text
+
+
+@pytest.mark.parametrize("form", ["'{}'", '"{}"', "\u201c{}\u201d", " {}\n"], ids=ascii)
+def test_a_url_in_quotes(form: str) -> None:
+    for url in ("https://example.com/a.png", "data:image/png;base64,AAAA"):
+        assert skill_fal.read_picture(form.format(url)) == url
 
 
 def test_the_file_is_sent(fal: Sandbox, cli: Cli, picture: Path) -> None:
