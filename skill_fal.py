@@ -8580,6 +8580,7 @@ FACTOR_WORDS = {"double": 2.0, "twice": 2.0, "triple": 3.0}
 # What a job asks for, as far as its arguments tell
 
 MEGAPIXEL = 1_000_000  # pixels
+SOLD_AS_ONE = 1024 * 1024
 MAX_AMOUNT = 1e9  # of anything that an argument asks for; what is more is a mistake
 COUNTS = (
     *FLAGS_BY_DEST["num_images"].names,
@@ -8880,27 +8881,30 @@ def characters_of(demand: Demand) -> Measured:
 
 
 def megapixels_of(demand: Demand) -> Measured:
-    """The pixels of each result, in millions. fal rounds them up, of each image or of all frames
-    of a clip, as its pages on Flux and LTX say (2026).
-    """
+    """The pixels of each result, in millions: of an image, or of all frames of a clip."""
     pixels = pixels_of_result(demand)
     if pixels is None:
         return Measured(None, "the size of the result is not known")
     if demand.thing == "image":
-        return rounded_up(pixels / MEGAPIXEL)
+        return megapixels_in(pixels)
     frames = frames_of(demand)
     if frames.amount is None:
         return Measured(None, frames.words, least=pixels / MEGAPIXEL)
-    rounded = rounded_up(pixels * frames.amount / MEGAPIXEL)
-    each = f"{frames.words} x {pixels / MEGAPIXEL:.3g} megapixels"
-    return rounded._replace(words=f"{each}, rounded up to {rounded.amount:.12g}")
+    measured = megapixels_in(pixels * frames.amount)
+    return measured._replace(words=f"{frames.words} x {pixels / MEGAPIXEL:.3g} megapixels")
 
 
-def rounded_up(megapixels: float) -> Measured:
-    whole = math.ceil(round(megapixels, 6))
-    if whole == megapixels:
+def megapixels_in(pixels: float) -> Measured:
+    """The megapixels that fal bills: it rounds up, as its pages on Flux say, and sells 1024 x 1024
+    as one (2026). Where the plain millions are more, they count.
+    """
+    millions = pixels / MEGAPIXEL
+    whole = math.ceil(pixels / SOLD_AS_ONE)
+    if whole < millions:
+        return Measured(millions, f"{millions:.3g} megapixels")
+    if whole == millions:
         return Measured(whole, number_of(whole, "megapixel"))
-    return Measured(whole, f"{megapixels:.3g} megapixels rounded up to {whole}")
+    return Measured(whole, f"{millions:.3g} megapixels rounded up to {whole}")
 
 
 def processed_megapixels_of(demand: Demand) -> Measured:
@@ -8915,7 +8919,7 @@ def processed_megapixels_of(demand: Demand) -> Measured:
     for source in demand.media("image"):
         pixels = pixels_of_picture(source)
         has_unknown = has_unknown or pixels is None
-        sent += math.ceil((pixels or 0.0) / MEGAPIXEL)
+        sent += megapixels_in(pixels or 0.0).amount or 0.0
     if has_unknown:
         reason = "the size of a picture that is not here is not known"
         return Measured(None, reason, least=sent + (result.amount or 0.0))

@@ -98,13 +98,14 @@ COUNTS = {
     "steps by default": Case("step", {}, 50, fields={"steps": {**WHOLE, "default": 50}}),
 }
 
-# By pixels. A megapixel is a million, and a part of one is one.
+# By pixels. A megapixel is a million; of less than that, or of parts, fal rounds up what 1024 x 1024
+# sells as one.
 
 BIG = {"image_size": {"width": 4096, "height": 4096}}  # 16.78 million
 PIXELS = {
-    "an object": Case("megapixels", BIG, 17, "1 image x 16.8 megapixels rounded up to 17 x 1 USD"),
-    "twice": Case("megapixels", {**BIG, "num_images": 2}, 34, "2 images x 16.8 megapixels"),
-    "preset hd": Case("megapixels", {"image_size": "square_hd"}, 2),
+    "an object": Case("megapixels", BIG, 16.777216, "1 image x 16.8 megapixels x 1 USD"),
+    "twice": Case("megapixels", {**BIG, "num_images": 2}, 33.554432, "2 images x 16.8 megapixels"),
+    "preset hd": Case("megapixels", {"image_size": "square_hd"}, 1.048576),
     "preset small": Case("megapixels", {"image_size": "square", "num_images": 3}, 3),
     "a preset of a schema": Case(
         "MP", {"image_size": "landscape_16_9"}, 1, "0.59", {"image_size": SIZES}
@@ -112,9 +113,9 @@ PIXELS = {
     "a default preset": Case(
         "MP", {}, 1, "0.786", {"image_size": {**SIZES, "default": "landscape_4_3"}}
     ),
-    "an object of a schema": Case("MP", BIG, 17, "16.8", {"image_size": SIZES}),
+    "an object of a schema": Case("MP", BIG, 16.777216, "16.8", {"image_size": SIZES}),
     "a side left out": Case(
-        "MP", {"image_size": {"width": 4096}}, 3, "2.1 megapixels", {"image_size": SIZES}
+        "MP", {"image_size": {"width": 4096}}, 2.097152, "2.1 megapixels", {"image_size": SIZES}
     ),
     "another key": Case("MP", {"image_size": {"w": 9}}, 1, "0.262", {"image_size": SIZES}),
     "two fields": Case("output megapixel", {"width": 2000, "height": 1500}, 3, "3 megapixels"),
@@ -125,12 +126,12 @@ PIXELS = {
     ),
     "one side alone": Case("MP", {"width": 2000}, None, "size of the result"),
     "a pair": Case("MP", {"size": [3000, 2000]}, 6),
-    "a text of sides": Case("MP", {"size": "2048x1024"}, 3, "2.1 megapixels"),
-    "a label": Case("MP", {"resolution": "2K"}, 5, "4.19", LABELS),
+    "a text of sides": Case("MP", {"size": "2048x1024"}, 2.097152, "2.1 megapixels"),
+    "a label": Case("MP", {"resolution": "2K"}, 4.194304, "4.19", LABELS),
     "4K is the larger": Case(
-        "MP", {"resolution": "4K", "aspect_ratio": "16:9"}, 17, "", {**LABELS, **NARROW}
+        "MP", {"resolution": "4K", "aspect_ratio": "16:9"}, 16.777216, "", {**LABELS, **NARROW}
     ),
-    "4MP": Case("MP", {"resolution": "4MP", "aspect_ratio": "1:1"}, 5),
+    "4MP": Case("MP", {"resolution": "4MP", "aspect_ratio": "1:1"}, 4.194304),
     "720p": Case("MP", {}, 1, "0.922", {**LINES, **NARROW}),
     "1080p of a square": Case(
         "MP", {"resolution": "1080p", "aspect_ratio": "1:1"}, 2, "1.17", {**LINES, **NARROW}
@@ -144,21 +145,21 @@ PIXELS = {
     "nothing": Case("MP", {}, None, "size of the result"),
     "what the model lacks": Case("MP", BIG, None, "size of the result", {"seed": WHOLE}),
     "frames": Case(
-        "megapixels",  # as the page of LTX-2 has it: 1280 x 720 x 121 is 112
+        "megapixels",  # as the page of LTX-2 has it: 1280 x 720 x 121
         {"video_size": {"width": 1280, "height": 720}, "num_frames": 121},
-        112,
-        "1 clip x 121 frames x 0.922 megapixels, rounded up to 112 x 1 USD a megapixel",
+        111.5136,
+        "1 clip x 121 frames x 0.922 megapixels x 1 USD a megapixel",
         model=CLIPS,
     ),
     "seconds at a rate": Case(
-        "MP", {**BIG, "duration": 2, "fps": 10}, 336, "20 frames", model=CLIPS
+        "MP", {**BIG, "duration": 2, "fps": 10}, 335.54432, "20 frames", model=CLIPS
     ),
     "a clip of no length": Case("MP", BIG, None, "how many frames", model=CLIPS),
     "a picture that is elsewhere": Case(
         "MP", {"image_url": PICTURE, "upscale_factor": 2}, None, "size"
     ),
     "a size and a factor": Case("MP", {"width": 1000, "height": 1000, "upscale_factor": "2x"}, 4),
-    "processed": Case("processed megapixels", BIG, 17, "1 image x 16.8 megapixels"),
+    "processed": Case("processed megapixels", BIG, 16.777216, "1 image x 16.8 megapixels"),
     "processed, from elsewhere": Case(
         "processed megapixels", {**BIG, "image_url": PICTURE}, None, "picture that is not here"
     ),
@@ -416,8 +417,8 @@ def test_a_large_picture_is_not_sent_for_the_price_of_a_small_one(fal: Sandbox, 
     size = ("--width", "4096", "--height", "4096")
     done = cli(*T2I, *size, "--num-images", "2", "--max-cost", "0.4")
     assert (done.status, done.error["type"], paid(fal)) == (2, "over_budget", [])
-    basis = "2 images x 16.8 megapixels rounded up to 17 x 0.02 USD a megapixel"
-    assert f"may cost 0.68 USD ({basis})" in done.error["message"]
+    basis = "2 images x 16.8 megapixels x 0.02 USD a megapixel"
+    assert f"may cost 0.67108864 USD ({basis})" in done.error["message"]
     assert "1 of its 2 images would fit into 0.40 USD" in done.error["message"]
     done = cli(*T2I, *size, "--max-cost", "0.05")
     assert done.error["message"].endswith("it does not fit into 0.05 USD")
