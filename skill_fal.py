@@ -6198,8 +6198,9 @@ def encoded_picture(
     """A picture in a format, with what it tells of its colours, and of itself what is given."""
     check_size(path, image, image_format)
     fitted, losses = in_mode_for(image, image_format)
-    for loss in losses if is_told else ():
-        note(f"{path}: {loss}")
+    if is_told:
+        for loss in losses:
+            note(f"{path}: {loss}")
     profile = image.info.get("icc_profile")
     if is_profile_for(profile, image) and is_profile_for(profile, fitted):
         keywords["icc_profile"] = profile
@@ -6241,8 +6242,8 @@ def in_mode_for(image: Image.Image, image_format: str) -> tuple[Image.Image, lis
     """A picture in a mode that a format has room for, and what it loses by that: transparency, or
     the scale of greys that have none of their own.
     """
-    room = PICTURE_ROOMS[image_format]
     losses: list[str] = []
+    room = PICTURE_ROOMS[image_format]
     if is_held(image, room):
         return image, losses
     if image.mode.startswith("I;16"):
@@ -7643,9 +7644,9 @@ async def save_file(
         told_types = (declared_type, media.content_type)
         types = file_types(part.head, told_types, (target.asked, media.name))
         content_type = types[-1].content_type if types else first_telling(*told_types)
-        extension = extension_for(types, target.asked, media.name)
-        if target.asked and not file_types(part.head, told_types):
-            extension = target.asked
+        extension = target.asked
+        if not extension or file_types(part.head, told_types):
+            extension = extension_for(types, target.asked, media.name)
         stem, extension = target.place(name_values(media, job, index), extension)
         facts = {"url": media.short_url(content_type), "field": media.field}
         path = publish_with_metadata(

@@ -186,6 +186,7 @@ ASKED = [
     ("words.srt", Case(TEXT, "text/plain", "", "words", ".srt")),
     ("all.zip", Case(zipped("a"), BINARY, "", "a.usdz", ".zip")),
     ("a.yaml", Case(TEXT, "text/plain", "", "", ".yaml")),
+    ("a.strange", Case(TEXT, BINARY, "", "page.html", ".strange")),
 ]
 
 
