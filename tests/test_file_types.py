@@ -232,19 +232,26 @@ SENT = {
 }
 
 
-@pytest.mark.parametrize("verb", ["upload-file", "encode-file"])
-def test_a_file_is_sent_as_what_it_is(fal: Sandbox, cli: Cli, tmp_path: Path, verb: str) -> None:
+def test_a_file_is_encoded_as_what_it_is(cli: Cli, tmp_path: Path) -> None:
     told = {}
     for name, (content, _) in SENT.items():
         (tmp_path / name).write_bytes(content)
-        done = cli(verb, "--file", name)
+        done = cli("encode-file", "--file", name)
         assert done.status == 0, done.stderr
-        if verb == "encode-file":
-            told[name] = done.stdout[len("data:") :].partition(";")[0]
-        else:
-            told[name] = fal.uploads[-1].content_type
-            assert (fal.uploads[-1].name, fal.uploads[-1].content) == (name, content)
+        told[name] = done.stdout[len("data:") :].partition(";")[0]
     assert told == {name: content_type for name, (_, content_type) in SENT.items()}
+
+
+@pytest.mark.parametrize("name", ["IMG.MOV", "words.srt", "report.docx", "empty.png", "drawing"])
+def test_a_file_is_uploaded_as_what_it_is(
+    fal: Sandbox, cli: Cli, tmp_path: Path, name: str
+) -> None:
+    content, content_type = SENT[name]
+    (tmp_path / name).write_bytes(content)
+    assert cli("upload-file", "--file", name).status == 0
+    (upload,) = fal.uploads
+    assert (upload.name, upload.content) == (name, content)
+    assert upload.content_type == content_type
 
 
 def test_the_tables_of_the_machine_do_not_count(
