@@ -352,7 +352,13 @@ NOWHERE = [
     "https://[v1.x]/a.png",
     "https://\u2100.example.com/a.png",
 ]
-NOT_OURS = ("refused_url", "unreachable", "http_error", "unexpected_answer")
+NOT_OURS = (
+    "refused_url",
+    "unreachable",
+    "certificate_refused",
+    "http_error",
+    "unexpected_answer",
+)
 
 
 def test_urls_that_no_resolver_takes(fetched: Fetching) -> None:

@@ -25,11 +25,15 @@ def is_address(host: str) -> bool:
     return host == "localhost"
 
 
-def resolve(host: Any, port: Any, *args: Any, **options: Any) -> list[Any]:
+def resolve(host: Any, port: Any, family: int = 0, *args: Any, **options: Any) -> list[Any]:
     name = host.decode() if isinstance(host, bytes) else host
     if name is None or is_address(name):
-        return getaddrinfo(host, port, *args, **options)
-    addresses = ask(name, A, PORT) + ask(name, AAAA, PORT)
+        return getaddrinfo(host, port, family, *args, **options)
+    addresses = []
+    if family != socket.AF_INET6:
+        addresses += ask(name, A, PORT)
+    if family != socket.AF_INET:
+        addresses += ask(name, AAAA, PORT)
     if not addresses:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     found = (getaddrinfo(each, port, type=socket.SOCK_STREAM) for each in addresses)
