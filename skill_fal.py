@@ -270,7 +270,6 @@ class Failure(Exception):
         self.is_fals_word = False  # an answer of fal's says so, and no gateway's page
         self.retry_is_fals_word = False  # `retryable` is what fal says, and no guess of ours
         self.job_is_gone = False  # in fal's own word
-        self.job_may_run = False  # though fal's answer to its submission was no success
 
     @property
     def model(self) -> str | None:
@@ -284,6 +283,8 @@ class Failure(Exception):
         """Name the job, unless one with a model is named already."""
         if self.model is None:
             self.job = job
+            if job.paid and self.exit == Exit.USAGE:  # which promises that nothing was sent
+                self.exit = Exit.FAILED
         return self
 
     def as_dict(self) -> Fields:
@@ -352,6 +353,11 @@ class Job:
         self.index: int | None = None  # its place in a batch
         self.state = JobState.NEW
         self.failed = False  # fal called the accepted job a failure
+        self.taken_now = False  # by fal, since this command began
+        self.refused = False  # by the model, in its last word on the job
+        self.last_status: Fields | None = None  # by which the job has ended
+        self.unknown_since: float | None = None  # in the event loop's seconds; see known_word
+        self.patience = LOOK_LIMIT  # seconds for which looks that make no sense are repeated
         self.cancelled_if_given_up = False
         self.deadline: float | None = None  # in the event loop's seconds
         self.arguments: Arguments = {}  # what the user asked, then what was sent
@@ -382,6 +388,7 @@ class Job:
         if (self.state, self.request_id) == (JobState.ACCEPTED, request_id):
             return
         self.request_id = request_id
+        self.taken_now = True
         self.becomes(JobState.ACCEPTED, request_id=request_id)
         self.progress.say(f"request id {request_id}")
 
@@ -413,6 +420,10 @@ class Job:
         self.state = JobState.NEW
         self.request_id = None
         self.failed = False
+        self.taken_now = False
+        self.refused = False
+        self.last_status = None
+        self.unknown_since = None
         self.raw_response = None
 
 
@@ -681,6 +692,13 @@ BEFORE_A_RUNNER = (
 # Seconds between attempts while fal says that it is busy, and in all; Retry-After overrules them.
 BACKOFF = (1, 2, 4, 8, 16, 29)
 BUSY_LIMIT = 60.0
+# The same for what costs nothing: looks at jobs, and uploads. The last is repeated; a command that
+# only asks waits for a few seconds, and so does a batch for a job that fal seems to have forgotten.
+FREE_BACKOFF = (0.2, 0.5, 1, 2, 4, 8)
+LOOK_LIMIT = 120.0
+GLANCE_LIMIT = 5.0
+UPLOAD_LIMIT = 60.0
+LOOK_TIMEOUT = 30.0  # seconds for one answer about a job
 
 # Seconds for an answer, and for a cancellation, when a time limit has run out.
 LATE_ANSWER = 0.3
@@ -1224,6 +1242,7 @@ QUEUE_WORDS = {
     "NOT_FOUND": "fal knows no such request",
     "ALREADY_COMPLETED": "the job has ended already",
 }
+JOB_WORDS = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -5021,7 +5040,8 @@ class Call:
         self.job = job
         self.pays = request.method == "POST" and request.url != token_url
         self.submits = self.pays and request.url.host == queue.host
-        self.is_look = request.method == "GET" and request.url.path.endswith("/status")
+        self.is_look = request.method == "GET"
+        self.is_status = self.is_look and request.url.path.endswith("/status")
         self.is_stream = "text/event-stream" in request.headers["accept"]
         self.is_sent = False
         request.extensions["trace"] = self._trace
@@ -5057,6 +5077,8 @@ class PaidOnce:
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """fal's answer; while fal says that it is busy, it is asked again."""
         refuse_strangers(request.url, KEY_DOMAINS)
+        if request.method == "GET":
+            return await self._look(request, CURRENT_JOB.get())
         seconds_left = BUSY_LIMIT
         for backoff in (*BACKOFF, math.inf):
             call = Call(request, CURRENT_JOB.get())
@@ -5078,11 +5100,32 @@ class PaidOnce:
             await asyncio.sleep(seconds)
         raise AssertionError("nobody waits after the last attempt")
 
+    async def _look(self, request: httpx.Request, job: Job) -> httpx.Response:
+        """fal's answer about a job; a look costs nothing, and is repeated while that makes no
+        sense. What has ended is not asked about again: fal-client 1.0.3 does so before it fetches
+        a response.
+        """
+        if job.last_status and request.url.path.endswith("/status"):
+            return status_for_fal_client(request, job.last_status)
+        request.extensions["timeout"] = httpx.Timeout(LOOK_TIMEOUT).as_dict()
+        patience = Patience()
+        while True:
+            call = Call(request, job)
+            response: httpx.Response | None = None
+            try:
+                response = await self._answer(call)
+                failure = oddity(call, response)
+            except httpx.RequestError as exc:
+                failure = explain(exc)
+            if response is not None and failure is None:
+                return answer_for_fal_client(call, response)
+            assert failure
+            if not await patience.lasts(failure, look_limit(job, failure), response):
+                return last_resort(call, response, failure)
+
     async def _answer(self, call: Call) -> httpx.Response:
         """fal's answer. Whatever is raised that is no Failure makes fal-client ask again."""
         host = call.request.url.host
-        if call.is_look:
-            await call.job.progress.until_next_look()
         send = self._submit if call.submits else self._send
         try:
             with reminder(f"{host} has not answered for {SILENCE} s: still waiting"):
@@ -5092,7 +5135,8 @@ class PaidOnce:
                 raise explain(exc) or exc from exc
             if not call.is_sent and not self._reached:
                 raise unsent_failure(exc) from exc
-            note(f"{host}: {reason_of(exc)}: trying again")
+            if not call.is_look:
+                note(f"{host}: {reason_of(exc)}: trying again")
             raise
 
     async def _submit(self, call: Call) -> httpx.Response:
@@ -5130,15 +5174,22 @@ class PaidOnce:
         if call.submits:
             learn_request_id(call.job, response, is_whole=True)
             refuse_urls_of_others(call.job, response)
-        elif response.is_success and not call.is_look and is_cut_off(response):
-            call.job.unprinted = [response.text]
-        elif response.is_success and not call.is_look and is_unreadable(response):
-            call.job.set_aside(as_it_came(response))
-            response = httpx.Response(response.status_code, json={}, request=call.request)
+        elif not call.is_look:
+            response = readable(call, response)
         return response
 
     async def aclose(self) -> None:
         """Leave the connections to whoever opened them."""
+
+
+def readable(call: Call, response: httpx.Response) -> httpx.Response:
+    """What fal-client can read of a model's answer; the rest, which is paid for, is kept."""
+    if response.is_success and is_cut_off(response):
+        call.job.unprinted = [response.text]
+    elif response.is_success and is_unreadable(response):
+        call.job.set_aside(as_it_came(response))
+        return httpx.Response(response.status_code, json={}, request=call.request)
+    return response
 
 
 def is_unreadable(response: httpx.Response) -> bool:
@@ -5163,8 +5214,7 @@ def as_it_came(response: httpx.Response) -> Any:
     """What can be printed of an answer that cannot be read: its JSON as it is, its text, or its
     bytes, of which a data URI is made.
     """
-    text = response.text.strip()
-    if text.startswith(("{", "[")) and text.endswith(("}", "]")):
+    if is_bracketed(response.text):
         return Raw(response.text)
     try:
         return response.content.decode()
@@ -5390,7 +5440,6 @@ def verdict_failure(
     failure = answer_failure(response, response.text)
     if verdict == Verdict.IN_DOUBT and call.submits:
         failure.retry_is_fals_word = False  # it may be about the job that fal has
-        failure.job_may_run = True
     if call.pays and math.isfinite(seconds):
         failure.hint = f"fal asks to wait {seconds:.0f} s: repeat the command then."
     return failure
@@ -5399,12 +5448,9 @@ def verdict_failure(
 def is_busy(call: Call, response: httpx.Response) -> bool:
     """Whether fal did not take the request and may take the next.
 
-    The gateway's pages and a runner that went away say nothing of the kind. A GET that looks at
-    a job takes nothing in any case.
+    The gateway's pages and a runner that went away say nothing of the kind.
     """
     status = response.status_code
-    if call.is_look:
-        return status == 429 or status >= 500
     if not call.pays or status not in (429, 503) or names_a_job(call, response):
         return False
     return status == 429 or is_fals_own_503(response)
@@ -5442,6 +5488,179 @@ def seconds_to_wait(headers: Mapping[str, str], backoff: float) -> float:
     return backoff * random.uniform(0.7, 1.0)
 
 
+# Looks: what fal answers about a job, told apart by whether it makes sense.
+
+
+class Patience:
+    """Repeats what costs nothing: quickly at first, then every few seconds."""
+
+    def __init__(self) -> None:
+        self._began = asyncio.get_running_loop().time()
+        self._tries = 0
+
+    async def lasts(
+        self, failure: Failure, limit: float, response: httpx.Response | None = None
+    ) -> bool:
+        """Wait until it is time to try again; False if the limit, in seconds, is reached.
+
+        What took longer than that has a second try in any case, unless fal asks for a wait.
+        """
+        self._tries += 1
+        backoff = FREE_BACKOFF[min(self._tries, len(FREE_BACKOFF)) - 1]
+        seconds = asked = 0.0
+        if response is not None:
+            asked = seconds = seconds_to_wait(response.headers, 0)
+        seconds = max(seconds, backoff * random.uniform(0.7, 1.0))
+        spent = asyncio.get_running_loop().time() - self._began
+        if spent + seconds > limit and (asked > limit or self._tries > 1):
+            return False
+        note(f"{cut(failure.message, 200)}: asking again, for {limit:.0f} s at most")
+        await asyncio.sleep(seconds)
+        return True
+
+
+def look_limit(job: Job, failure: Failure) -> float:
+    """Seconds for which a look is repeated. A job of an earlier run may be gone for good."""
+    if failure.status == 404 and not job.taken_now:
+        return min(job.patience, GLANCE_LIMIT)
+    return job.patience
+
+
+def oddity(call: Call, response: httpx.Response) -> Failure | None:
+    """Why an answer about a job makes no sense, or none yet; None for fal's word on the job."""
+    if response.is_success:
+        reason = status_oddity(response) if call.is_status else response_oddity(response)
+        return Failure("unexpected_answer", reason, retryable=True) if reason else None
+    if is_last_word(call, response):
+        call.job.refused = not call.is_status and response.status_code not in (401, 403)
+        return None
+    failure = answer_failure(response, response.text)
+    if not is_json(response.text) and response.is_error:
+        failure = Failure("gateway_error", failure.message, status=response.status_code)
+    failure.retryable = True
+    failure.retry_is_fals_word = failure.is_fals_word = False  # it is no word on the job
+    return failure
+
+
+def status_oddity(response: httpx.Response) -> str | None:
+    answer = json_of(response)
+    if not isinstance(answer, dict):
+        return f"fal gave no status of the job that can be read (HTTP {response.status_code})"
+    if not (isinstance(answer.get("status"), str) and answer["status"].strip()):
+        return "fal gave a status of the job that says nothing"
+    return None
+
+
+def response_oddity(response: httpx.Response) -> str | None:
+    """Models may answer with texts and pictures, too: then fal's own headers, or the type of the
+    content, vouch for them.
+    """
+    answer = json_of(response)
+    if is_status_of_job(response):
+        return "fal gave a status in place of the model's response"
+    if answer is not None or response.content.strip() == b"null":
+        return None
+    if is_cut_off(response):
+        return "fal gave no more than the start of the model's response"
+    if is_unreadable(response) and (is_vouched_for(response) or is_bracketed(response.text)):
+        return None
+    return f"fal gave no response of the model that can be read (HTTP {response.status_code})"
+
+
+def is_status_of_job(response: httpx.Response) -> bool:
+    """Whether it is what fal answers when it is asked how a job is getting on."""
+    answer = json_of(response)
+    if not isinstance(answer, dict) or answer.get("status") not in JOB_WORDS:
+        return False
+    return response.status_code == 202 or "status_url" in answer or "queue_position" in answer
+
+
+def is_vouched_for(response: httpx.Response) -> bool:
+    headers = response.headers
+    if headers.get("x-fal-request-id") or headers.get("x-fal-billable-units"):
+        return True
+    return re.match("image/|video/|audio/", headers.get("content-type", ""), re.I) is not None
+
+
+def is_bracketed(text: str) -> bool:
+    """Whether it looks like whole JSON."""
+    text = text.strip()
+    return text.startswith(("{", "[")) and text.endswith(("}", "]"))
+
+
+def is_last_word(call: Call, response: httpx.Response) -> bool:
+    """Whether an error answer would be the same again: fal refuses the key, or knows no such job,
+    or the model has refused it.
+    """
+    status, answer = response.status_code, json_of(response)
+    if not response.is_error or not isinstance(answer, dict):
+        return False
+    if not (answer.get("detail") or answer.get("error") or is_text(answer.get("status"))):
+        return False
+    if status in (401, 403):
+        return True
+    reason = str(answer.get("detail"))
+    if status == 404:  # fal may not know at once, nor at each of its places, what it has taken
+        is_ours = call.job.state in (JobState.ACCEPTED, JobState.CANCELLED)
+        return not is_ours or (reason.startswith("Path ") and not call.is_status)
+    if call.is_status:
+        return status in (405, 410)
+    if status < 500:
+        is_early = status == 400 and "in progress" in reason
+        return not is_early and status not in (408, 409, 425, 429)
+    is_models_word = isinstance(answer.get("detail"), list) or call.job.failed
+    headers = response.headers
+    has_timed_out = "x-fal-request-timeout-type" in headers
+    return is_models_word or has_timed_out or retry_by_fal(headers) is not None
+
+
+def answer_for_fal_client(call: Call, response: httpx.Response) -> httpx.Response:
+    """An answer that makes sense, as fal-client reads it."""
+    if not call.is_status:
+        return readable(call, response)
+    if response.is_error:
+        return response
+    status = dict(json_of(response))
+    status["status"] = known_word(call.job, response)
+    if status["status"] == "COMPLETED":
+        call.job.failed = bool(status.get("error"))
+        call.job.last_status = status
+    return status_for_fal_client(call.request, status)
+
+
+def status_for_fal_client(request: httpx.Request, status: Fields) -> httpx.Response:
+    """fal-client 1.0.3 wants all the keys that fal documents."""
+    content = json.dumps({"queue_position": None, "logs": None, **status})
+    return httpx.Response(200, content=content.encode(), request=request)
+
+
+def known_word(job: Job, response: httpx.Response) -> str:
+    """The word for a job's status that fal-client knows.
+
+    What nobody knows is taken for IN_PROGRESS. If fal keeps to it, with the HTTP status of what has
+    ended (200; until then it is 202), the job has ended.
+    """
+    word: str = json_of(response)["status"].strip().upper()
+    if word in JOB_WORDS:
+        job.unknown_since = None
+        return word
+    note(f"fal calls the job {printable(word)[:80]}, which is not documented: going on looking")
+    now = asyncio.get_running_loop().time()
+    job.unknown_since = job.unknown_since or now
+    if response.status_code == 200 and now - job.unknown_since > LOOK_LIMIT:
+        return "COMPLETED"
+    return "IN_PROGRESS"
+
+
+def last_resort(call: Call, response: httpx.Response | None, failure: Failure) -> httpx.Response:
+    """What is left of an answer that never made sense: a text, perhaps, that is paid for."""
+    if response is not None and not call.is_status:
+        text = readable(call, response)
+        if text is not response:
+            return text
+    raise failure
+
+
 # Sessions: what is inside may talk to fal for one job; whatever goes wrong leaves as a Failure.
 
 
@@ -5453,6 +5672,8 @@ def failures(job: Job) -> Iterator[None]:
     except Exception as exc:
         failure = explain(exc)
         if failure is None and not is_raised_by_talk(exc):
+            if job.state == JobState.ACCEPTED:
+                RUN.running.append(job)
             raise  # a bug of ours, which keeps its traceback
         if failure is None:
             failure = unexpected_answer(exc)
@@ -9385,6 +9606,8 @@ async def follow_and_fetch(job: Job, no_wait: bool = False, seconds: float | Non
     """Tell how a job is getting on, and give its response when it has ended, files saved."""
     model = str(job.model)
     request_id = str(job.request_id)
+    if no_wait:
+        job.patience = GLANCE_LIMIT
     async with fal_session(job, seconds):
         while True:
             status = await fal_client.status_async(model, request_id, with_logs=True)
@@ -9393,7 +9616,6 @@ async def follow_and_fetch(job: Job, no_wait: bool = False, seconds: float | Non
             await job.progress.follow(status)
             if isinstance(status, fal_client.Completed):
                 break
-        job.failed = bool(status.error)
         job.answered(await fal_client.result_async(model, request_id))
         return await save_media(job)
 
@@ -9401,11 +9623,7 @@ async def follow_and_fetch(job: Job, no_wait: bool = False, seconds: float | Non
 def status_fields(status: fal_client.Status) -> Fields:
     """A status in fal's own words; `error` and `error_type` only where the job failed."""
     if isinstance(status, fal_client.Queued):
-        return {
-            "status": "IN_QUEUE",
-            "queue_position": status.position,
-            "logs": [],
-        }
+        return present(status="IN_QUEUE", queue_position=status.position, logs=[])
     name = "IN_PROGRESS"
     if isinstance(status, fal_client.Completed):
         name = "COMPLETED"
@@ -9934,7 +10152,9 @@ async def check_status(
     The status is IN_QUEUE, IN_PROGRESS or COMPLETED. A job that failed is COMPLETED too, with
     an "error" and perhaps an "error_type".
     """
-    async with fal_session(Job(model, request_id), client_timeout):
+    job = Job(model, request_id)
+    job.patience = GLANCE_LIMIT
+    async with fal_session(job, client_timeout):
         status = await fal_client.status_async(model, request_id, with_logs=True)
         return {
             "request_id": request_id,
@@ -10594,25 +10814,34 @@ def advice(failure: Failure) -> str | None:
     """The next thing to do."""
     if failure.exit in GIVEN_UP and failure.job and failure.job.hint:
         return failure.job.hint
-    if leaves_a_job_running(failure):
-        return f"Look the job up: {result_command(failure.model, failure.request_id)}"
+    if leaves_a_job(failure):
+        look_up = f"ook the job up: {result_command(failure.model, failure.request_id)}"
+        if failure.exit == Exit.CREDENTIALS:
+            return f"{hint_on_the_key(failure)} Then l{look_up}"
+        return f"L{look_up}"
     if failure.job and failure.job.in_doubt:
         return IN_DOUBT_HINT
     if failure.type in ERRORS and ERRORS[failure.type].hint:
         return ERRORS[failure.type].hint
     if failure.exit == Exit.CREDENTIALS:
-        return KEY_HINT
+        return hint_on_the_key(failure)
     return advice_on_the_model(failure)
 
 
-def leaves_a_job_running(failure: Failure) -> bool:
-    """Whether fal has a job whose end nobody waited for."""
-    if not failure.model or not failure.request_id:
+def hint_on_the_key(failure: Failure) -> str:
+    kind = ERRORS.get(failure.type)
+    return (kind and kind.hint) or KEY_HINT
+
+
+def leaves_a_job(failure: Failure) -> bool:
+    """Whether fal has a job whose response did not come, nor the model's refusal."""
+    job = failure.job
+    if not (job and job.model and job.request_id) or job.refused:
         return False
-    if failure.may_be_repeated():
+    if job.state in (JobState.ACCEPTED, JobState.CANCELLED):
+        return job.taken_now or not failure.job_is_gone
+    if job.state != JobState.NEW or failure.may_be_repeated():
         return False
-    if failure.status == 429 or failure.job_may_run:
-        return True
     return failure.exit in (Exit.NETWORK, *GIVEN_UP) or failure.type == "unexpected_answer"
 
 
@@ -11034,22 +11263,12 @@ class Progress:
         self._state = ""
         self._seen: set[tuple[str, str]] = set()
         self._started: float | None = None
-        self._unreported_looks = 0
 
     def say(self, text: str) -> None:
         console.line(self._label + text)
 
-    async def until_next_look(self) -> None:
-        """Keep the pace where fal-client looks by itself, as it does before it fetches a result:
-        it takes one more look for granted, and fal may contradict itself.
-        """
-        self._unreported_looks += 1
-        if self._unreported_looks > 1:
-            await asyncio.sleep(turn_at(self._unreported_looks * SHORTEST_TURN))
-
     async def follow(self, status: fal_client.Status) -> None:
         """Report, then wait until it is time to look again."""
-        self._unreported_looks = 0
         if self._started is None:
             self._started = time.monotonic()
             self._pace.followed += 1
@@ -11400,6 +11619,7 @@ def leave_at_once() -> NoReturn:
         add_what_became_of_jobs(failure)
         if console.writing_to is None:
             print_what_is_paid_for()
+        failure.hint = failure.hint or hint_on_unprinted()
         if console.writing_to is not sys.stderr:
             console.fail(failure)
     finally:
@@ -11432,6 +11652,7 @@ def conclude(exc: BaseException) -> int:
         failure = bug_failure(exc)
     add_what_became_of_jobs(failure)
     print_what_is_paid_for()
+    failure.hint = failure.hint or hint_on_unprinted()
     console.fail(failure)
     return failure.exit
 
@@ -11443,7 +11664,7 @@ def add_what_became_of_jobs(failure: Failure) -> None:
         failure.hint = RUN.job.hint  # now, for a job that still runs may take its place below
     if RUN.left_running:
         failure.job = RUN.left_running[0]
-    if RUN.jobs_in_doubt and not failure.hint and not leaves_a_job_running(failure):
+    if RUN.jobs_in_doubt and not failure.hint and not leaves_a_job(failure):
         failure.hint = IN_DOUBT_HINT
     failure.message += RUN.report()
 
@@ -11452,10 +11673,22 @@ def print_what_is_paid_for() -> None:
     try:
         for document in RUN.job.unprinted:
             console.emit(document, whole=True)
+        RUN.job.was_printed()
+        RUN.unprinted_ids = []
     except BrokenPipeError:
         silence(sys.stdout)
     except (Failure, RecursionError):
         pass  # stdout cannot be written to; the failure that is being told came first
+
+
+def hint_on_unprinted() -> str | None:
+    """How to get the responses that are paid for and could not be printed."""
+    request_ids = list(RUN.unprinted_ids)
+    if RUN.job.unprinted and RUN.job.request_id:
+        request_ids.append(RUN.job.request_id)
+    if not request_ids:
+        return None
+    return RUN.job.hint or f"Look the job up: {result_command(RUN.job.model, request_ids[0])}"
 
 
 def bug_failure(exc: BaseException) -> Failure:
@@ -11474,8 +11707,15 @@ def say_what_nobody_read() -> None:
     if console.quiet and RUN.job.request_id and not text:
         text = f"request id {RUN.job.request_id}"
     console.quiet = False
-    if text:
-        console.line(text.removeprefix("; "))
+    failure = Failure("output_failed", "nobody reads stdout").happened_to(RUN.job)
+    if RUN.left_running:
+        failure.job = RUN.left_running[0]
+    hint = hint_on_unprinted()
+    if leaves_a_job(failure):
+        hint = hint or advice(failure)
+    for line in (text.removeprefix("; "), hint):
+        if line:
+            console.line(line)
 
 
 def run_as_command() -> NoReturn:
