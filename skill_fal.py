@@ -698,7 +698,7 @@ FREE_BACKOFF = (0.2, 0.5, 1, 2, 4, 8)
 LOOK_LIMIT = 120.0
 GLANCE_LIMIT = 5.0
 UPLOAD_LIMIT = 60.0
-LOOK_TIMEOUT = 30.0  # seconds for one answer about a job
+FREE_TIMEOUT = 30.0  # seconds for one answer about a job, and for a token
 
 # Seconds for an answer, and for a cancellation, when a time limit has run out.
 LATE_ANSWER = 0.3
@@ -4912,7 +4912,7 @@ def equip_fal_client(web: httpx.AsyncClient, key: str) -> None:
         timeout=client.default_timeout,
     )
     uploading = httpx.AsyncClient(
-        transport=Through(web),  # type: ignore[arg-type]
+        transport=ThroughAtLast(web),  # type: ignore[arg-type]
         headers=headers,
         timeout=client.default_timeout,
     )
@@ -4943,28 +4943,40 @@ def settled(value: Any) -> asyncio.Future[Any]:
 
 
 async def fetch_upload_token(client: httpx.AsyncClient, tokens: Any) -> Any:
-    """A token for fal's CDN, as fal-client's own method gives it."""
-    response = await client.post(
-        tokens._url,
-        headers=tokens._headers,
-        json={},
-    )
-    answer = response.raise_for_status().json()
+    """A token for fal's CDN, as fal-client's own method gives it; asked for until it is one."""
+    patience = Patience()
+    while True:
+        response = await client.post(
+            tokens._url,
+            headers=tokens._headers,
+            json={},
+            timeout=FREE_TIMEOUT,
+        )
+        token = upload_token(response.raise_for_status())
+        if token:
+            break
+        failure = Failure("unexpected_answer", "fal gave no token for uploads of any use")
+        if not await patience.lasts(failure, UPLOAD_LIMIT):
+            raise failure
+    keep_secret(token.token)
+    refuse_strangers(httpx.URL(token.base_upload_url), TOKEN_DOMAINS)
+    return token
+
+
+def upload_token(response: httpx.Response) -> Any:
+    """What an answer holds as fal-client's token; None if that is of no use."""
+    answer = json_of(response)
+    if not is_link(descend(answer, ["base_url"])):
+        return None
     try:
-        token = fal_client.client.CDNToken(
+        return fal_client.client.CDNToken(
             token=read_visible_text(answer["token"]),
             token_type=read_visible_text(answer["token_type"]),
-            base_upload_url=read_web_url(answer["base_url"]),
+            base_upload_url=read_visible_text(answer["base_url"]),
             expires_at=datetime.datetime.fromisoformat(answer["expires_at"]),
         )
-        base_url = httpx.URL(token.base_upload_url)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise unexpected_answer(exc) from exc
-    except Failure as exc:
-        raise Failure("unexpected_answer", "fal gave no token for uploads of any use") from exc
-    keep_secret(token.token)
-    refuse_strangers(base_url, TOKEN_DOMAINS)
-    return token
+    except (KeyError, TypeError, ValueError, Failure):
+        return None
 
 
 @contextlib.asynccontextmanager
@@ -5035,10 +5047,10 @@ class Call:
 
     def __init__(self, request: httpx.Request, job: Job) -> None:
         _, queue = fal_settings()
-        token_url = f"{fal_client.client.REST_URL}/tokens/"
         self.request = request
         self.job = job
-        self.pays = request.method == "POST" and request.url != token_url
+        self.is_token = request.url == f"{fal_client.client.REST_URL}/tokens/"
+        self.pays = request.method == "POST" and not self.is_token
         self.submits = self.pays and request.url.host == queue.host
         self.is_look = request.method == "GET"
         self.is_status = self.is_look and request.url.path.endswith("/status")
@@ -5077,8 +5089,9 @@ class PaidOnce:
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """fal's answer; while fal says that it is busy, it is asked again."""
         refuse_strangers(request.url, KEY_DOMAINS)
-        if request.method == "GET":
-            return await self._look(request, CURRENT_JOB.get())
+        call = Call(request, CURRENT_JOB.get())
+        if call.is_look or call.is_token:
+            return await self._ask(request, call.job)
         seconds_left = BUSY_LIMIT
         for backoff in (*BACKOFF, math.inf):
             call = Call(request, CURRENT_JOB.get())
@@ -5100,14 +5113,16 @@ class PaidOnce:
             await asyncio.sleep(seconds)
         raise AssertionError("nobody waits after the last attempt")
 
-    async def _look(self, request: httpx.Request, job: Job) -> httpx.Response:
-        """fal's answer about a job; a look costs nothing, and is repeated while that makes no
-        sense. What has ended is not asked about again: fal-client 1.0.3 does so before it fetches
-        a response.
+    async def _ask(self, request: httpx.Request, job: Job) -> httpx.Response:
+        """fal's answer about a job, or a token: that costs nothing, and is asked for until it makes
+        sense.
+
+        A job that has ended is not looked at again: fal-client 1.0.3 does so before it fetches a
+        response.
         """
         if job.last_status and request.url.path.endswith("/status"):
             return status_for_fal_client(request, job.last_status)
-        request.extensions["timeout"] = httpx.Timeout(LOOK_TIMEOUT).as_dict()
+        request.extensions["timeout"] = httpx.Timeout(FREE_TIMEOUT).as_dict()
         patience = Patience()
         while True:
             call = Call(request, job)
@@ -5120,7 +5135,7 @@ class PaidOnce:
             if response is not None and failure is None:
                 return answer_for_fal_client(call, response)
             assert failure
-            if not await patience.lasts(failure, look_limit(job, failure), response):
+            if not await patience.lasts(failure, look_limit(call, failure), response):
                 return last_resort(call, response, failure)
 
     async def _answer(self, call: Call) -> httpx.Response:
@@ -5135,7 +5150,7 @@ class PaidOnce:
                 raise explain(exc) or exc from exc
             if not call.is_sent and not self._reached:
                 raise unsent_failure(exc) from exc
-            if not call.is_look:
+            if not (call.is_look or call.is_token):
                 note(f"{host}: {reason_of(exc)}: trying again")
             raise
 
@@ -5312,6 +5327,38 @@ class Through:
 
     async def aclose(self) -> None:
         """Leave the connections to whoever opened them."""
+
+
+class ThroughAtLast(Through):
+    """Sends again, for a minute, what costs nothing and fal did not answer or was too busy for."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        super().__init__(client)
+        self._reached = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        patience = Patience()
+        while True:
+            response: httpx.Response | None = None
+            try:
+                response = await super().handle_async_request(request)
+                self._reached = True
+                failure = hiccup(response)
+            except httpx.RequestError as exc:
+                failure = explain(exc)
+            if response is not None and failure is None:
+                return response
+            assert failure
+            is_offline = failure.type == "unreachable" and not self._reached
+            if is_offline or not await patience.lasts(failure, UPLOAD_LIMIT, response):
+                raise failure
+
+
+def hiccup(response: httpx.Response) -> Failure | None:
+    """What an answer says that may be another one if what costs nothing is repeated."""
+    if response.status_code in (408, 425, 429) or response.status_code >= 500:
+        return answer_failure(response, response.text)
+    return None
 
 
 async def read_whole(response: httpx.Response) -> httpx.Response:
@@ -5519,15 +5566,19 @@ class Patience:
         return True
 
 
-def look_limit(job: Job, failure: Failure) -> float:
-    """Seconds for which a look is repeated. A job of an earlier run may be gone for good."""
-    if failure.status == 404 and not job.taken_now:
-        return min(job.patience, GLANCE_LIMIT)
-    return job.patience
+def look_limit(call: Call, failure: Failure) -> float:
+    """Seconds for which it is repeated. A job of an earlier run may be gone for good."""
+    if call.is_token:
+        return UPLOAD_LIMIT
+    if failure.status == 404 and not call.job.taken_now:
+        return min(call.job.patience, GLANCE_LIMIT)
+    return call.job.patience
 
 
 def oddity(call: Call, response: httpx.Response) -> Failure | None:
     """Why an answer about a job makes no sense, or none yet; None for fal's word on the job."""
+    if call.is_token:
+        return hiccup(response) or token_oddity(response)
     if response.is_success:
         reason = status_oddity(response) if call.is_status else response_oddity(response)
         return Failure("unexpected_answer", reason, retryable=True) if reason else None
@@ -5540,6 +5591,15 @@ def oddity(call: Call, response: httpx.Response) -> Failure | None:
     failure.retryable = True
     failure.retry_is_fals_word = failure.is_fals_word = False  # it is no word on the job
     return failure
+
+
+def token_oddity(response: httpx.Response) -> Failure | None:
+    """fal-client 1.0.3 takes any text for a token, be it empty, or why fal gives none."""
+    answer = json_of(response)
+    token = answer if is_text(answer) else descend(answer, ["token"])
+    if response.is_error or (is_text(token) and re.fullmatch(VISIBLE, token)):
+        return None
+    return Failure("unexpected_answer", "fal gave no token of any use")
 
 
 def status_oddity(response: httpx.Response) -> str | None:
@@ -5616,10 +5676,10 @@ def is_last_word(call: Call, response: httpx.Response) -> bool:
 
 def answer_for_fal_client(call: Call, response: httpx.Response) -> httpx.Response:
     """An answer that makes sense, as fal-client reads it."""
+    if call.is_token or response.is_error:
+        return response
     if not call.is_status:
         return readable(call, response)
-    if response.is_error:
-        return response
     status = dict(json_of(response))
     status["status"] = known_word(call.job, response)
     if status["status"] == "COMPLETED":
@@ -5644,7 +5704,7 @@ def known_word(job: Job, response: httpx.Response) -> str:
     if word in JOB_WORDS:
         job.unknown_since = None
         return word
-    note(f"fal calls the job {printable(word)[:80]}, which is not documented: going on looking")
+    note(f"fal calls the job {printable(word)[:80]}, which nobody knows: taken for in progress")
     now = asyncio.get_running_loop().time()
     job.unknown_since = job.unknown_since or now
     if response.status_code == 200 and now - job.unknown_since > LOOK_LIMIT:
@@ -5654,7 +5714,7 @@ def known_word(job: Job, response: httpx.Response) -> str:
 
 def last_resort(call: Call, response: httpx.Response | None, failure: Failure) -> httpx.Response:
     """What is left of an answer that never made sense: a text, perhaps, that is paid for."""
-    if response is not None and not call.is_status:
+    if response is not None and call.is_look and not call.is_status:
         text = readable(call, response)
         if text is not response:
             return text
@@ -6698,9 +6758,13 @@ def source_key(source: str) -> str:
     return os.path.realpath(os.path.expanduser(local_path(source)))
 
 
+def has_failed(task: asyncio.Task[str]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
 class Uploads:
     """Uploads each local picture once, however many jobs name it, as it was when a journal's name
-    for its job was made of it.
+    for its job was made of it. What failed for one job is tried again for the next.
     """
 
     def __init__(self) -> None:
@@ -6718,7 +6782,7 @@ class Uploads:
     async def url(self, source: str) -> str:
         digest = self._digests.get(source)
         key = (source_key(source), digest)
-        if key not in self._under_way:
+        if key not in self._under_way or has_failed(self._under_way[key]):
             # A task of its own: its session must not be the one of what the job sends. All jobs
             # are stopped at once, and then it is, too.
             self._under_way[key] = asyncio.ensure_future(_maybe_upload(source, digest))
@@ -11082,6 +11146,7 @@ class Console:
         self.media = False  # print the files that were saved in place of the JSON
         self.indent: int | None = 2
         self.writing_to: IO[str] | None = None
+        self.is_output_lost = False
         self._notes: set[str] = set()
         self._live = False  # whether the cursor stands in a line that changes
         self._lines = 0  # of progress
@@ -11124,6 +11189,7 @@ class Console:
         except BrokenPipeError:
             raise
         except OSError as exc:
+            self.is_output_lost = True
             silence(sys.stdout)
             raise Failure("output_failed", f"stdout cannot be written to: {exc}") from exc
 
@@ -11670,6 +11736,8 @@ def add_what_became_of_jobs(failure: Failure) -> None:
 
 
 def print_what_is_paid_for() -> None:
+    if console.is_output_lost:
+        return
     try:
         for document in RUN.job.unprinted:
             console.emit(document, whole=True)
