@@ -5661,8 +5661,8 @@ def is_last_word(call: Call, response: httpx.Response) -> bool:
         return True
     reason = str(answer.get("detail"))
     if status == 404:  # fal may not know at once, nor at each of its places, what it has taken
-        is_ours = call.job.state in (JobState.ACCEPTED, JobState.CANCELLED)
-        return not is_ours or (reason.startswith("Path ") and not call.is_status)
+        is_known = call.job.state in (JobState.ACCEPTED, JobState.CANCELLED)
+        return not is_known or (reason.startswith("Path ") and not call.is_status)
     if call.is_status:
         return status in (405, 410)
     if status < 500:
@@ -10879,10 +10879,10 @@ def advice(failure: Failure) -> str | None:
     if failure.exit in GIVEN_UP and failure.job and failure.job.hint:
         return failure.job.hint
     if leaves_a_job(failure):
-        look_up = f"ook the job up: {result_command(failure.model, failure.request_id)}"
+        fetching = result_command(failure.model, failure.request_id)
         if failure.exit == Exit.CREDENTIALS:
-            return f"{hint_on_the_key(failure)} Then l{look_up}"
-        return f"L{look_up}"
+            return f"{hint_on_the_key(failure)} Then look the job up: {fetching}"
+        return f"Look the job up: {fetching}"
     if failure.job and failure.job.in_doubt:
         return IN_DOUBT_HINT
     if failure.type in ERRORS and ERRORS[failure.type].hint:
