@@ -98,8 +98,7 @@ COUNTS = {
     "steps by default": Case("step", {}, 50, fields={"steps": {**WHOLE, "default": 50}}),
 }
 
-# By pixels. A megapixel is a million; of less than that, or of parts, fal rounds up what 1024 x 1024
-# sells as one.
+# By pixels. A megapixel is a million; of less, and of parts, fal rounds up what it sells as one.
 
 BIG = {"image_size": {"width": 4096, "height": 4096}}  # 16.78 million
 PIXELS = {
