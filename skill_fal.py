@@ -369,7 +369,7 @@ class Job:
         self.saved: Any = None  # where an earlier run saved which files
         self.hint: str | None = None  # for those who give the job up
         self.progress = progress or Progress()
-        self.record: Callable[..., None] = not_recorded
+        self.records: list[Callable[..., None]] = []  # told what the job becomes
 
     @property
     def paid(self) -> bool:
@@ -382,7 +382,12 @@ class Job:
 
     def becomes(self, state: JobState, **facts: Any) -> None:
         self.state = state
-        self.record(state, **facts)
+        self.tell(state, **facts)
+
+    def tell(self, state: JobState, **facts: Any) -> None:
+        """Tell all records a step of the job's, on disk before this returns."""
+        for record in self.records:
+            record(state, **facts)
 
     def accepted(self, request_id: str) -> None:
         if (self.state, self.request_id) == (JobState.ACCEPTED, request_id):
@@ -425,10 +430,6 @@ class Job:
         self.last_status = None
         self.unknown_since = None
         self.raw_response = None
-
-
-def not_recorded(state: str, **facts: Any) -> None:
-    """Stand in for a journal where none is kept."""
 
 
 class Run:
@@ -5834,31 +5835,34 @@ async def platform(key: str | None) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class StepFile:
-    """The only writer of records: a file of steps that one process at a time appends to.
+    """A file of steps: the one format, and the only writer, of all that is kept of jobs.
 
-    `kind` is what messages call the file. Whatever cannot be used as one is a usage error. A file
-    that is only read is neither made nor locked nor altered.
+    It is locked while it is open, so that one process at a time appends to it. `kind` is what
+    messages call the file. Whatever cannot be used as one is a usage error. To be read it need
+    not be open; what only reads neither makes, locks nor alters it.
     """
 
     # What every step starts with: it tells a record from any other file.
     START = b'{"job": "'
     STEP = rb'\{"job": "[0-9a-f]{32}-\d+", "state": "'
 
-    def __init__(self, path: str, kind: str, to_append: bool) -> None:
+    def __init__(self, path: str, kind: str) -> None:
         self._path, self._kind = path, kind
         self._file = -1
-        if not to_append:
-            return
+
+    def open(self) -> None:
+        """Make the file if there is none, and lock it until it is closed."""
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             self._refuse_own_output()
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             self.close()
-            raise usage_error(f"another process works on the {kind} {path}") from exc
+            raise usage_error(f"another process works on the {self._kind} {self._path}") from exc
         except (OSError, ImportError) as exc:  # Windows has no fcntl
             self.close()
-            raise usage_error(f"cannot use the {kind} {path}: {reason_of(exc)}") from exc
+            message = f"cannot use the {self._kind} {self._path}: {reason_of(exc)}"
+            raise usage_error(message) from exc
 
     def _refuse_own_output(self) -> None:
         """What the shell has redirected stdout or stderr to would be overwritten by them."""
@@ -5873,8 +5877,8 @@ class StepFile:
             self._file = -1
 
     def read(self) -> Iterator[tuple[int, Any]]:
-        """Yield each step and the number of its line; a last line that is torn is left out, and
-        cut off before anything is appended.
+        """Yield each step and the number of its line, None for a line that cannot be read. A last
+        line that is torn is left out.
         """
         with open_regular_file(self._path) as file:
             content = file.read()
@@ -5885,13 +5889,9 @@ class StepFile:
         for line_number, line in enumerate(lines, 1):
             try:
                 step = json.loads(line)
-            except (ValueError, RecursionError) as exc:
-                raise self.unreadable(line_number) from exc
+            except (ValueError, RecursionError):
+                step = None
             yield line_number, step
-        if self._file >= 0:
-            os.ftruncate(self._file, len(content) - len(torn))
-        if self._file >= 0 and not lines:
-            sync_folder(self._path)
 
     def _is_torn_step(self, line: bytes) -> bool:
         """Whether it is the start of a step, however short."""
@@ -5903,6 +5903,19 @@ class StepFile:
 
     def unreadable(self, line_number: int) -> Failure:
         return usage_error(f"line {line_number} of the {self._kind} {self._path} cannot be read")
+
+    def mend(self) -> None:
+        """End the last line, so that nothing is glued to it: a step that is torn, since whoever
+        wrote it was killed, is cut off.
+        """
+        end = os.lseek(self._file, 0, os.SEEK_END)
+        torn = self._torn_line(end)
+        if not self._is_torn_step(torn):
+            os.write(self._file, b"\n")
+        elif torn:
+            os.ftruncate(self._file, end - len(torn))
+        if len(torn) == end:
+            sync_folder(self._path)
 
     def append(self, step: Fields) -> None:
         """Put a step on disk, whole or not at all; raises OSError."""
@@ -5916,6 +5929,18 @@ class StepFile:
         except OSError:
             os.ftruncate(self._file, end)
             raise
+
+    def _torn_line(self, end: int) -> bytes:
+        """What stands behind the last line end of a file of so many bytes."""
+        torn = b""
+        size = 1
+        while len(torn) < end:
+            os.lseek(self._file, -min(size, end), os.SEEK_END)
+            _, line_end, torn = os.read(self._file, min(size, end)).rpartition(b"\n")
+            if line_end:
+                return torn
+            size *= 1024
+        return torn
 
 
 def is_same_file(stream: Any, file: int) -> bool:
@@ -5971,12 +5996,16 @@ class Journal:
         self._is_kept = path is not None and (os.path.exists(path) or not dry)
         if path is None or not self._is_kept:
             return
-        steps = StepFile(path, "journal", to_append=not dry)
+        steps = StepFile(path, "journal")
         self._steps = steps
         try:
+            if not dry:
+                steps.open()
             for line_number, step in steps.read():
                 if not self._learn(step):
                     raise steps.unreadable(line_number)
+            if not dry:
+                steps.mend()
         except BaseException:
             self.close()
             raise
@@ -6019,7 +6048,7 @@ class Journal:
             job.saved = facts["saved"]
         topic = str(job.arguments.get("image_url") or job.arguments.get("prompt"))
         about = {"model": endpoint, "about": redact(topic)[:200]}
-        job.record = functools.partial(self._record, name, about)
+        job.records.append(functools.partial(self._record, name, about))
 
     def _name(self, content: str) -> str:
         """The name of the next job of this content; twins are told apart by their order."""
@@ -7863,7 +7892,7 @@ async def save_media(job: Job) -> Any:
     lost = await save_files(job, saving, response, saved)
     if lost:
         raise lost_files_failure(job, saving, saving.target, saved, lost)
-    job.record(JobState.DONE, saved=[saving.target.text, saved])
+    job.tell(JobState.DONE, saved=[saving.target.text, saved])
     return document
 
 
