@@ -337,6 +337,9 @@ class JobState(StrEnum):
     ACCEPTED = "accepted"  # by fal, and billed
     CANCELLED = "cancelled"
     DONE = "done"
+    # Nobody goes on from these two: they are told to the list of jobs.
+    FAILED = "failed"
+    LOST = "lost"  # fal's answer did not come, or fal does not know the job any longer
 
 
 class Job:
@@ -349,7 +352,9 @@ class Job:
         progress: Progress | None = None,
     ) -> None:
         self.model = model
+        self.endpoint = model  # with what --path adds to it
         self.request_id = request_id
+        self.answer_id: str | None = None  # that fal gives a call outside the queue
         self.index: int | None = None  # its place in a batch
         self.state = JobState.NEW
         self.failed = False  # fal called the accepted job a failure
@@ -360,6 +365,7 @@ class Job:
         self.patience = LOOK_LIMIT  # seconds for which looks that make no sense are repeated
         self.cancelled_if_given_up = False
         self.deadline: float | None = None  # in the event loop's seconds
+        self.asked: Arguments = {}  # by the user, by flag
         self.arguments: Arguments = {}  # what the user asked, then what was sent
         self.response: Any = None
         self.raw_response: Any = None  # see set_aside
@@ -388,6 +394,40 @@ class Job:
         """Tell all records a step of the job's, on disk before this returns."""
         for record in self.records:
             record(state, **facts)
+
+    def fails(self, failure: Failure) -> None:
+        """Tell all records what went wrong, and what it means for the job."""
+        state = self._state_after(failure)
+        if state is not None:
+            error = {"type": failure.type, "message": cut(failure.message)}
+            self.tell(state, error=error)
+
+    def _state_after(self, failure: Failure) -> JobState | None:
+        """Where a failure leaves the job; None if it tells nothing about the job."""
+        is_refused_by_model = self.state == JobState.ACCEPTED and failure.status == 422
+        if self.state == JobState.DONE:
+            return JobState.DONE
+        if failure.is_fals_word and (self.failed or is_refused_by_model):
+            return JobState.CANCELLED if failure.type == "client_cancelled" else JobState.FAILED
+        if failure.job_is_gone:
+            return JobState.LOST
+        if self.state == JobState.NEW:
+            return None
+        if self.state == JobState.SENT:
+            return JobState.FAILED if failure.is_fals_word else JobState.LOST
+        if self.state == JobState.REFUSED:
+            return JobState.FAILED
+        return self.state
+
+    def ended(self, status: fal_client.Status) -> None:
+        """Tell the records that the job has ended, if it has, where nobody fetches its response."""
+        if not isinstance(status, fal_client.Completed):
+            return
+        if not self.failed:
+            self.becomes(JobState.DONE)
+            return
+        kind = str(status.error_type or "failed")
+        self.tell(JobState.FAILED, error={"type": kind, "message": cut(str(status.error))})
 
     def accepted(self, request_id: str) -> None:
         if (self.state, self.request_id) == (JobState.ACCEPTED, request_id):
@@ -445,6 +485,7 @@ class Run:
         self.followed: list[Job] = []  # those of open sessions
         self.cancelled: list[str] = []  # request ids
         self.running: list[Job] = []  # given up, and not cancelled
+        self.history = History()
         self.jobs_in_doubt = 0  # nobody knows whether fal has them
         self.unprinted_ids: list[str] = []  # of jobs that a batch could not print
 
@@ -670,6 +711,7 @@ REQUESTS_PAGE = "https://fal.ai/dashboard/requests"
 MODELS_URL = "https://api.fal.ai/v1/models"
 MODELS_PAGE_SIZE = 50  # fal documents no maximum for `limit`, only that there is one
 PRICES_URL = f"{MODELS_URL}/pricing"
+REQUESTS_URL = f"{MODELS_URL}/requests/by-endpoint"
 
 # Where the key may go, and where the tokens for uploads may, too.
 KEY_DOMAINS = (".fal.run", ".falrun.com", ".fal.ai")
@@ -1675,7 +1717,12 @@ MODEL = required_flag(
     "--model ENDPOINT", "endpoint, owner/app[/path]: see list-t2i and list-models", read_endpoint
 )
 REQUEST_ID = required_flag(
-    "--request-id ID", "request id, as printed by submit-* or on stderr", read_request_id
+    "--request-id ID",
+    "request id, as printed by submit-* or on stderr; last is that of the newest job",
+    read_request_id,
+)
+MODEL_OF_JOB = request_flag(
+    "--model ENDPOINT", "the job's endpoint, unless list-jobs knows the job", read_endpoint
 )
 
 PROMPT = argument_flag(
@@ -5182,6 +5229,8 @@ class PaidOnce:
         units = billable_units(response)
         if units is not None:
             call.job.units[call.request.url.path] = units
+        if call.pays and not call.submits:
+            call.job.answer_id = response.headers.get("x-fal-request-id")
         if call.is_stream and response.is_success:
             return await opened_stream(call, response)
         if call.submits:
@@ -5244,11 +5293,11 @@ async def opened_stream(call: Call, response: httpx.Response) -> httpx.Response:
     content_type = response.headers.get("content-type", "").lower()
     if not content_type.startswith("text/event-stream"):
         response = await read_whole(response)
-        call.job.state = JobState.DONE
         if is_unreadable(response):
             call.job.unprinted = [as_it_came(response)]
         elif json_of(response) is not None:
             call.job.unprinted = [json_of(response)]
+        call.job.becomes(JobState.DONE, result=next(iter(call.job.unprinted), None))
         return response
     return httpx.Response(
         response.status_code,
@@ -5487,7 +5536,7 @@ def verdict_failure(
     """What an answer says that is not fine; `seconds` is how long fal asks to wait, if it does."""
     failure = answer_failure(response, response.text)
     if verdict == Verdict.IN_DOUBT and call.submits:
-        failure.retry_is_fals_word = False  # it may be about the job that fal has
+        failure.retry_is_fals_word = failure.is_fals_word = False  # fal may have the job
     if call.pays and math.isfinite(seconds):
         failure.hint = f"fal asks to wait {seconds:.0f} s: repeat the command then."
     return failure
@@ -5738,6 +5787,7 @@ def failures(job: Job) -> Iterator[None]:
             raise  # a bug of ours, which keeps its traceback
         if failure is None:
             failure = unexpected_answer(exc)
+        job.fails(failure)
         raise failure.happened_to(job) from exc
 
 
@@ -5792,7 +5842,7 @@ async def give_up(job: Job) -> None:
     RUN.running.append(job)
     if not job.cancelled_if_given_up:
         return
-    if await insist(cancel_job(job.model, job.request_id), job, LATE_CANCELLATION):
+    if await insist(request_cancellation(job.model, job.request_id), job, LATE_CANCELLATION):
         RUN.running.remove(job)
         RUN.cancelled.append(job.request_id)
         job.becomes(JobState.CANCELLED)
@@ -5837,25 +5887,31 @@ async def platform(key: str | None) -> AsyncIterator[httpx.AsyncClient]:
 class StepFile:
     """A file of steps: the one format, and the only writer, of all that is kept of jobs.
 
-    It is locked while it is open, so that one process at a time appends to it. `kind` is what
-    messages call the file. Whatever cannot be used as one is a usage error. To be read it need
-    not be open; what only reads neither makes, locks nor alters it.
+    It is locked while it is open, so that one process at a time appends to it: a journal for as
+    long as its batch runs, a shared file, which many commands append to, for a step. `kind` is
+    what messages call the file. Whatever cannot be used as one is a usage error. To be read it
+    need not be open; what only reads neither makes, locks nor alters it.
     """
 
     # What every step starts with: it tells a record from any other file.
     START = b'{"job": "'
     STEP = rb'\{"job": "[0-9a-f]{32}-\d+", "state": "'
 
-    def __init__(self, path: str, kind: str) -> None:
-        self._path, self._kind = path, kind
+    def __init__(self, path: str, kind: str, is_shared: bool = False) -> None:
+        self._path, self._kind, self._is_shared = path, kind, is_shared
         self._file = -1
 
-    def open(self) -> None:
-        """Make the file if there is none, and lock it until it is closed."""
+    def open(self, seconds: float = 0.0) -> None:
+        """Make the file if there is none, and lock it until it is closed; others that have it
+        locked are waited for so long.
+        """
         try:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            self._refuse_own_output()
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while self._file < 0:
+                self._file = os.open(self._path, self._flags(), 0o600)
+                self._refuse_other_places()
+                self._lock(seconds)
+                if self._was_replaced():
+                    self.close()
         except BlockingIOError as exc:
             self.close()
             raise usage_error(f"another process works on the {self._kind} {self._path}") from exc
@@ -5864,8 +5920,44 @@ class StepFile:
             message = f"cannot use the {self._kind} {self._path}: {reason_of(exc)}"
             raise usage_error(message) from exc
 
-    def _refuse_own_output(self) -> None:
-        """What the shell has redirected stdout or stderr to would be overwritten by them."""
+    def _flags(self) -> int:
+        """How it is opened. A link that lies where the user has named no file is not followed."""
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)  # which only Windows has
+        if self._is_shared:
+            flags |= getattr(os, "O_NOFOLLOW", 0)
+        return flags
+
+    def _lock(self, seconds: float) -> None:
+        """Keep others out. Windows and some file systems have no such lock: what is shared goes
+        without, a step at a time, and a journal is refused.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.005)
+            except (OSError, ImportError):
+                if not self._is_shared:
+                    raise
+                return
+
+    def _was_replaced(self) -> bool:
+        """Whether somebody has rewritten the file before it was locked; see drop_oldest."""
+        try:
+            return not os.path.samestat(os.fstat(self._file), os.stat(self._path))
+        except FileNotFoundError:
+            return True
+
+    def _refuse_other_places(self) -> None:
+        """What the shell has redirected stdout or stderr to would be overwritten by them; a pipe
+        keeps nothing.
+        """
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            raise usage_error(f"not a file: {self._path}")
         for stream in (sys.stdout, sys.stderr):
             if is_same_file(stream, self._file):
                 raise usage_error(f"the {self._kind} {self._path} is where the output goes")
@@ -5876,22 +5968,16 @@ class StepFile:
             os.close(self._file)
             self._file = -1
 
-    def read(self) -> Iterator[tuple[int, Any]]:
-        """Yield each step and the number of its line, None for a line that cannot be read. A last
-        line that is torn is left out.
-        """
+    def lines(self) -> list[bytes]:
+        """The lines that are whole: a last one that is torn is left out."""
         with open_regular_file(self._path) as file:
             content = file.read()
         lines = content.split(b"\n")
         torn = lines.pop()
-        if not (re.match(self.STEP, content) or (not lines and self._is_torn_step(torn))):
+        is_record = re.match(self.STEP, content) or (not lines and self._is_torn_step(torn))
+        if not (is_record or self._is_shared):
             raise usage_error(f"not a {self._kind}: {self._path}")
-        for line_number, line in enumerate(lines, 1):
-            try:
-                step = json.loads(line)
-            except (ValueError, RecursionError):
-                step = None
-            yield line_number, step
+        return lines
 
     def _is_torn_step(self, line: bytes) -> bool:
         """Whether it is the start of a step, however short."""
@@ -5930,6 +6016,32 @@ class StepFile:
             os.ftruncate(self._file, end)
             raise
 
+    def drop_oldest(self, limit: int, rest: int) -> None:
+        """Once the file has more bytes than the limit, rewrite it with so many bytes at most: the
+        jobs of which something was told last stay. Whoever waits for the lock sees that the file
+        was replaced.
+        """
+        if os.lseek(self._file, 0, os.SEEK_END) <= limit:
+            return
+        with open_regular_file(self._path) as file:
+            steps = re.findall(self.STEP + rb".*\n", file.read())
+        names = [step[: step.index(b",")] for step in steps]
+        sizes: collections.Counter[bytes] = collections.Counter()
+        for name, step in zip(names, steps, strict=True):
+            sizes[name] += len(step)
+        kept: set[bytes] = set()
+        for name in dict.fromkeys(reversed(names)):
+            rest -= sizes[name]
+            if rest < 0:
+                break
+            kept.add(name)
+        with PartFile(os.path.dirname(self._path), mode=0o600) as part:
+            for name, step in zip(names, steps, strict=True):
+                if name in kept:
+                    part.write(step)
+            part.finish(sync=True)
+            part.rename(self._path)
+
     def _torn_line(self, end: int) -> bytes:
         """What stands behind the last line end of a file of so many bytes."""
         torn = b""
@@ -5943,6 +6055,14 @@ class StepFile:
         return torn
 
 
+def read_step(line: bytes) -> Any:
+    """The step of a line; None if it cannot be read."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
 def is_same_file(stream: Any, file: int) -> bool:
     """Whether a stream of ours writes to an open file."""
     try:
@@ -5952,11 +6072,13 @@ def is_same_file(stream: Any, file: int) -> bool:
 
 
 def sync_folder(path: str) -> None:
-    """Put a new file's name on disk as well."""
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    with contextlib.suppress(OSError):  # not every file system can
-        os.fsync(folder)
-    os.close(folder)
+    """Put a new file's name on disk as well, where the system can."""
+    with contextlib.suppress(OSError):
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def is_list_of_saved(value: Any) -> bool:
@@ -5966,8 +6088,11 @@ def is_list_of_saved(value: Any) -> bool:
     return all(is_text(descend(file, ["path"])) for file in value[1])
 
 
+ISO_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
 def utc_now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(ISO_TIME, time.gmtime())
 
 
 # What must be known of a job in each state.
@@ -6001,8 +6126,8 @@ class Journal:
         try:
             if not dry:
                 steps.open()
-            for line_number, step in steps.read():
-                if not self._learn(step):
+            for line_number, line in enumerate(steps.lines(), 1):
+                if not self._learn(read_step(line)):
                     raise steps.unreadable(line_number)
             if not dry:
                 steps.mend()
@@ -6063,8 +6188,12 @@ class Journal:
         state: str,
         **facts: Any,
     ) -> None:
-        """Append a step of a job; a job that cannot be recorded is not sent."""
+        """Append a step of a job; a job that cannot be recorded is not sent. What failed is looked
+        up again by the next run, and so not recorded.
+        """
         assert self._steps
+        if "error" in facts:
+            return
         if state == JobState.SENT:
             facts = about
         if isinstance(facts.get("result"), Raw):  # not to be read back as JSON
@@ -6076,6 +6205,321 @@ class Journal:
             if state == JobState.SENT:
                 raise Failure("journal_failed", f"{message}; the job was not sent") from exc
             note(message)
+
+
+# The list of all jobs
+
+LOCK_PATIENCE = 5.0  # seconds that a step waits for other commands' steps
+MAX_HISTORY_BYTES = 19_500_000  # of the list; what is added to it then is far below the rest
+HISTORY_BYTES_KEPT = 15_000_000  # once it has more
+MAX_KEPT_RESPONSE = 64 * 1024  # bytes of JSON
+MAX_ABOUT = 200  # characters
+MAX_WORD = 4000  # characters of a response's text without a space: URLs are shorter, data longer
+
+# What list-jobs calls the states that steps tell.
+HISTORY_STATES: dict[str, str] = {
+    JobState.SENT: "unknown",
+    JobState.LOST: "unknown",
+    JobState.ACCEPTED: "submitted",
+    JobState.DONE: "done",
+    JobState.REFUSED: "failed",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+}
+HISTORY_ENDS = ("done", "failed", "cancelled")
+
+
+def is_json_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+class History:
+    """The list of all jobs that commands of this user have sent: a file of steps as a journal is,
+    in the user's state folder. FAL_SKILL_HISTORY=0 keeps it from growing.
+
+    A step is {"job", "state", "at"}, after sent with "model", "command" and "about", later with
+    "request_id", "result", "saved", "billable_units" or "error". `job` is invented. A list that
+    cannot be written to costs a note and nothing else.
+    """
+
+    # What a step may tell of a job, and what it must be to be believed.
+    FACTS: Mapping[str, Callable[[Any], bool]] = {
+        "model": is_text,
+        "command": is_text,
+        "about": is_text,
+        "request_id": is_request_id,
+        "saved": is_list_of_saved,
+        "billable_units": is_json_number,
+        "error": is_object,
+        "result": lambda value: True,
+    }
+
+    def __init__(self) -> None:
+        self.command: str | None = None  # whose jobs are recorded; an importer's are not
+        self._lines: dict[bytes, list[bytes]] | None = None  # of each job, by how they start
+        self._known: dict[bytes, Fields] = {}  # of the jobs that were asked for
+        self._patience = LOCK_PATIENCE
+        self._is_broken = False
+
+    def attach(self, job: Job) -> None:
+        """Record what becomes of a job from now on."""
+        if self.command:
+            job.records.append(JobRecord(self, job))
+
+    @property
+    def _is_off(self) -> bool:
+        return os.environ.get("FAL_SKILL_HISTORY", "").strip() == "0"
+
+    def append(self, step: Fields) -> None:
+        """Put a step on disk, if that can be done, whoever else appends to the list."""
+        start = StepFile.START + step["job"].encode() + b'"'
+        if start in self._known:
+            self._learn(self._known[start], step)
+        if self._is_off:
+            return
+        try:
+            path = self._path()
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            with contextlib.closing(StepFile(path, "list of jobs", is_shared=True)) as steps:
+                steps.open(self._patience)
+                steps.mend()
+                steps.append(step)
+                steps.drop_oldest(MAX_HISTORY_BYTES, HISTORY_BYTES_KEPT)
+        except (OSError, Failure) as exc:
+            self._patience = 0.0
+            if not self._is_broken:
+                note(f"the job is not in the list of jobs: {reason_of(exc)}")
+            self._is_broken = True
+
+    def _path(self) -> str:
+        folder = user_folder(STATE_FOLDER)
+        if folder is None:
+            raise usage_error("there is no home folder for the list of jobs")
+        return os.path.join(folder, "jobs.jsonl")
+
+    def jobs(self) -> Iterator[Fields]:
+        """What is known of each job, the newest first; a usage error if the list cannot be read."""
+        for start in reversed(self._read()):
+            facts = self._facts(start)
+            if "model" in facts:
+                yield facts
+
+    def find(self, request_id: str | None) -> Fields | None:
+        """What is known of a job; None if the list does not know it, or cannot be read."""
+        fact = f'"request_id": "{request_id}"'.encode()
+        try:
+            jobs = self._read()
+        except Failure as failure:
+            note(failure.message)
+            return None
+        for start in reversed(jobs):
+            if any(fact in line for line in jobs[start]):  # to read all of them takes a second
+                facts = self._facts(start)
+                if "model" in facts and facts.get("request_id") == request_id:
+                    return facts
+        return None
+
+    def _read(self) -> dict[bytes, list[bytes]]:
+        """The lines of each job, in the order in which the jobs were sent."""
+        if self._lines is not None:
+            return self._lines
+        self._lines = {}
+        path = self._path()
+        if not os.path.lexists(path):
+            return self._lines
+        for line in StepFile(path, "list of jobs", is_shared=True).lines():
+            if line.startswith(StepFile.START):
+                self._lines.setdefault(line[: line.find(b",")], []).append(line)
+            else:
+                self._say_damaged()
+        return self._lines
+
+    def _facts(self, start: bytes) -> Fields:
+        """What the steps of a job tell of it, those of this command included."""
+        if start in self._known:
+            return self._known[start]
+        facts = self._known[start] = {}
+        for line in self._read()[start]:
+            step = read_step(line)
+            if is_history_step(step):
+                self._learn(facts, step)
+            else:
+                self._say_damaged()
+        return facts
+
+    def _say_damaged(self) -> None:
+        note(f"lines of the list of jobs cannot be read, and are left out: {self._path()}")
+
+    def _learn(self, facts: Fields, step: Fields) -> None:
+        """Take in a step."""
+        state = step["state"]
+        if state == JobState.SENT:
+            facts.setdefault("submitted_at", step["at"])
+        if state == JobState.DONE:
+            facts.pop("error", None)
+        if HISTORY_STATES[state] not in HISTORY_ENDS:
+            facts.pop("ended_at", None)
+        elif facts.get("state") != state:
+            facts["ended_at"] = step["at"]
+        facts["job"] = step["job"]
+        facts["state"] = state
+        for name, is_fact in self.FACTS.items():
+            if name in step and is_fact(step[name]):
+                facts[name] = step[name]
+
+
+def is_history_step(step: Any) -> bool:
+    if not (is_object(step) and is_text(step.get("job")) and is_text(step.get("at"))):
+        return False
+    state = step.get("state")
+    return isinstance(state, str) and state in HISTORY_STATES
+
+
+class JobRecord:
+    """What the list is told of one job, as a step each time."""
+
+    def __init__(self, history: History, job: Job) -> None:
+        self._history, self._job = history, job
+        self._name: str | None = None  # of the job in the list
+        self._state = ""  # that the list knows
+
+    def __call__(self, state: JobState, **facts: Any) -> None:
+        if state == JobState.SENT:
+            self._begin()
+            facts = self._what_is_sent()
+        elif self._name is None and not self._is_known():
+            return
+        if self._tells_nothing(state, facts):
+            return
+        self._state = state
+        if "result" in facts:
+            facts["result"] = kept_response(facts["result"], self._job.arguments)
+        units = [
+            units
+            for path, units in self._job.units.items()
+            if not self._job.request_id or self._job.request_id in path
+        ]
+        if units:
+            facts["billable_units"] = sum(units)
+        if state != JobState.SENT and is_request_id(self._job.answer_id):
+            facts["request_id"] = self._job.answer_id
+        self._history.append({"job": self._name, "state": state, "at": utc_now(), **facts})
+
+    def _begin(self) -> None:
+        """Give the job a name in the list. A request that fal was too busy for is no job."""
+        if self._state != JobState.REFUSED:
+            self._name = f"{os.urandom(16).hex()}-1"
+
+    def _is_known(self) -> bool:
+        """Whether the list knows a job that this command has not sent."""
+        known = self._history.find(self._job.request_id)
+        if known is None:
+            return False
+        self._name, self._state = known["job"], known["state"]
+        return True
+
+    def _tells_nothing(self, state: JobState, facts: Fields) -> bool:
+        """Whether the list knows as much: commands may look at a job any number of times."""
+        if state == JobState.LOST and self._state == JobState.DONE:
+            return True
+        is_same_end = state in (JobState.FAILED, JobState.LOST) or not facts
+        return state == self._state and is_same_end
+
+    def _what_is_sent(self) -> Fields:
+        return {
+            "model": self._job.endpoint,
+            "command": self._history.command,
+            "about": topic_of(self._job.asked, self._job.arguments),
+        }
+
+
+def topic_of(asked: Arguments, arguments: Any) -> str:
+    """The start of the prompt of a job, or else of the address of its picture."""
+    texts = [
+        asked.get("prompt"),
+        descend(arguments, ["prompt"]),
+        *as_list(asked.get("image_url")),
+        next(media_sources(arguments), None),
+    ]
+    for text in texts:
+        if is_text(text) and text.strip():
+            return without_data(redact(text))[:MAX_ABOUT]
+    return ""
+
+
+def without_data(text: str) -> str:
+    """The text with the heads of its data URIs alone."""
+    return re.sub(r"(data:[\w.+/;=-]{0,200},)[^\s\"'<>)]+", r"\1…", text, flags=re.I)
+
+
+def kept_response(response: Any, arguments: Arguments) -> Any:
+    """What the list keeps of a response: no picture that is in it, and of a large one no more than
+    the addresses of its files.
+    """
+    if isinstance(response, Raw):
+        return {"left_out": "a response that cannot be read"}
+    kept = without_pictures(response)
+    size = bytes_as_json(kept)
+    if size <= MAX_KEPT_RESPONSE:
+        return kept
+    files = [
+        present(
+            url=media.short_url(), content_type=media.content_type or None, file_name=media.name
+        )
+        for media in new_media(response, arguments)
+    ]
+    mark = {"left_out": f"all of {size} bytes but the files' addresses", "files": files}
+    while bytes_as_json(mark) > MAX_KEPT_RESPONSE:
+        del files[len(files) // 2 :]
+    return mark
+
+
+def without_pictures(value: Any) -> Any:
+    """A response with the heads alone of what is a file and no address."""
+    if isinstance(value, Mapping):
+        return {name: without_pictures(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_pictures(item) for item in value]
+    if isinstance(value, bytes):
+        return f"data:{media_type(value[:HEAD_BYTES]) or BINARY};base64,…"
+    if not isinstance(value, str):
+        return value
+    text = without_data(value)
+    if len(text) > MAX_WORD and not re.search(r"\s", text):
+        return f"{text[:40]}…"
+    return text
+
+
+def bytes_as_json(value: Any) -> int:
+    return len(json_text(value).encode(errors="backslashreplace"))
+
+
+def job_document(facts: Fields) -> Fields:
+    """What list-jobs tells of a job."""
+    names = ("request_id", "model", "command", "submitted_at", "ended_at", "about")
+    document = {name: facts.get(name) for name in names}
+    _, files = facts.get("saved") or ("", [])
+    return {
+        **document,
+        "state": HISTORY_STATES[facts["state"]],
+        "files": files,
+        "billable_units": facts.get("billable_units"),
+        "error": facts.get("error"),
+        "result": facts.get("result"),
+    }
+
+
+def matches(job: Fields, model: str | None, words: str) -> bool:
+    """Whether a job is of the model and has all the words."""
+    endpoint = job.get("model")
+    if model is not None and not f"{endpoint}/".startswith(f"{model}/"):
+        return False
+    text = f"{job.get('about')} {endpoint} {job.get('request_id')}".lower()
+    return all(word in text for word in words.lower().split())
 
 
 # ---------------------------------------------------------------------------------------------
@@ -6119,10 +6563,11 @@ class PartFile:
     takes no more raises OSError.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, mode: int = 0o666) -> None:
         os.makedirs(folder, exist_ok=True)
         self._path = os.path.join(folder, f".{os.urandom(8).hex()}.part")
-        self._file = open(self._path, "xb")  # noqa: SIM115
+        opener = functools.partial(os.open, mode=mode)
+        self._file = open(self._path, "xb", opener=opener)  # noqa: SIM115
         self.size = 0
         self.head = b""
 
@@ -6146,8 +6591,11 @@ class PartFile:
         self.size = 0
         self.head = b""
 
-    def finish(self) -> None:
-        """Hand what is still in memory to the disk: all of it is there, or this fails."""
+    def finish(self, sync: bool = False) -> None:
+        """Hand what is still in memory to the system, or to the disk: all of it, or this fails."""
+        if sync:
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._file.close()
 
     def rename(self, path: str) -> None:
@@ -8311,13 +8759,30 @@ async def fetch_models(
         return await fetch_pages(client, MODELS_URL, "models", query)
 
 
+async def fetch_requests(model: str, limit: int) -> list[Fields]:
+    """The requests of the account to a model, with what went in and came out, as fal lists them:
+    those of the last 30 days; without a start it lists those of one (2026).
+    """
+    start = time.gmtime(time.time() - 30 * 86400)
+    query: Fields = {
+        "endpoint_id": model,
+        "limit": min(limit, 100),  # the most that fal takes
+        "start": time.strftime(ISO_TIME, start),
+        "expand": "payloads",
+    }
+    async with platform(api_key()) as client:
+        rows = await fetch_pages(client, REQUESTS_URL, "items", query, limit)
+    return rows[:limit]
+
+
 async def fetch_pages(
     client: httpx.AsyncClient,
     url: str,
     name: str,
     query: Fields,
+    limit: float = math.inf,
 ) -> list[Fields]:
-    """What all pages of an answer hold under the name.
+    """What all pages of an answer hold under the name, or as many as it takes to the limit.
 
     A cursor that comes again ends the answer; a Failure is raised if it has no end at all.
     """
@@ -8331,7 +8796,7 @@ async def fetch_pages(
             raise Failure("unexpected_answer", message)
         entries += [entry for entry in page[name] if isinstance(entry, dict)]
         cursor = str(page.get("next_cursor") or "")
-        if cursor == "" or cursor in cursors:
+        if cursor == "" or cursor in cursors or len(entries) >= limit:
             return entries
         cursors.add(cursor)
         query = {**query, "cursor": cursor}
@@ -9466,10 +9931,12 @@ class Options:
         self.saving = Saving(**saving)
 
     def new_job(self, model: str, progress: Progress | None = None) -> Job:
-        """A job with these options."""
+        """A job with these options, which the list of jobs knows once it is sent."""
         job = Job(model, progress=progress)
+        job.endpoint = self.endpoint(model)
         job.saving = self.saving
         job.cancelled_if_given_up = not self.keep
+        RUN.history.attach(job)
         return job
 
     def headers(self) -> dict[str, str]:
@@ -9656,6 +10123,7 @@ async def arguments_to_send(
     """The arguments fitted to the model, within the budget, local files uploaded."""
     if isinstance(arguments, Order):
         order = arguments
+        job.asked = order.asked
         endpoint_id = options.endpoint(str(job.model))
         fitted = order.fit(await order.schema(endpoint_id))
         say_notes(fitted)
@@ -9711,6 +10179,156 @@ async def follow_and_fetch(job: Job, no_wait: bool = False, seconds: float | Non
                 break
         job.answered(await fal_client.result_async(model, request_id))
         return await save_media(job)
+
+
+def job_of_list(model: str, request_id: str) -> Job:
+    """A job that somebody has submitted; if it is in the list, the list learns of its end."""
+    job = Job(model, request_id)
+    RUN.history.attach(job)
+    return job
+
+
+def with_known_job(values: Fields) -> Fields:
+    """The flags with the endpoint and the id of the job that they mean, as the list has them."""
+    request_id = values.get("request_id")
+    model = values.get("model")
+    if request_id == "last":
+        known = newest_job(model)
+    elif request_id and not model:
+        known = RUN.history.find(request_id)
+    else:
+        return values
+    if known is None:
+        hint = f"Add --model, the endpoint; the list: {command_line('list-jobs')}"
+        raise usage_error(f"the list of jobs does not know the job {request_id}", hint)
+    return {**values, "model": known["model"], "request_id": known["request_id"]}
+
+
+def newest_job(model: str | None) -> Fields | None:
+    """The newest job of the list that went to the queue; it may lack an id, and no other does."""
+    for known in RUN.history.jobs():
+        is_direct = str(known.get("command")).startswith(("run", "stream", "realtime"))
+        if is_direct or not matches(known, model, ""):
+            continue
+        if "request_id" not in known:
+            state = HISTORY_STATES[known["state"]]
+            message = f"the newest job has no request id: its state is {state}"
+            raise usage_error(message, f"Choose from the list: {command_line('list-jobs')}")
+        return known
+    return None
+
+
+async def request_cancellation(model: str, request_id: str, seconds: float | None = None) -> Fields:
+    """Ask fal to cancel a job, and give what `cancel` prints."""
+    async with fal_session(Job(model, request_id), seconds):
+        await fal_client.cancel_async(model, request_id)
+    return {
+        "request_id": request_id,
+        "model": model,
+        "status": "CANCELLATION_REQUESTED",
+    }
+
+
+async def fetch_or_recall(job: Job, no_wait: bool, seconds: float | None) -> Any:
+    """A job's response, files saved: from fal, or from the list if fal knows it no longer."""
+    try:
+        return await follow_and_fetch(job, no_wait, seconds)
+    except Failure as failure:
+        known = RUN.history.find(job.request_id) or {}
+        if failure.status not in (404, 410) or known.get("result") is None:
+            raise
+    note("fal has forgotten the job: this is the response that the list of jobs kept")
+    job.response = known["result"]
+    job.unprinted = [job.response]
+    async with fal_session(job, seconds):
+        return await save_media(job)
+
+
+async def look_at_all(jobs: Iterable[Fields]) -> None:
+    """Ask fal about jobs of the list that have not ended; what it says is recorded, and a job that
+    cannot be asked about costs a note.
+    """
+    slots = asyncio.Semaphore(LIVE_CONCURRENCY)
+    async with fal_session(Job()):
+        looks = [
+            look_at(job_of_list(job["model"], job["request_id"]), slots)
+            for job in jobs
+            if job["state"] == JobState.ACCEPTED and "request_id" in job
+        ]
+        await asyncio.gather(*looks)
+
+
+async def look_at(job: Job, slots: asyncio.Semaphore) -> None:
+    """Ask about one job; a response that is there is fetched as well, for fal forgets it."""
+    model, request_id = str(job.model), str(job.request_id)
+    job.patience = GLANCE_LIMIT
+    async with slots:
+        try:
+            async with fal_session(job):
+                status = await fal_client.status_async(model, request_id)
+                if isinstance(status, fal_client.Completed):
+                    job.answered(await fal_client.result_async(model, request_id))
+        except Failure as failure:
+            if failure.exit == Exit.CREDENTIALS:
+                raise
+            if not job.failed:
+                note(f"{request_id}: {failure.message}")
+
+
+LIVE_CONCURRENCY = 8  # jobs that are asked about at once
+
+
+def account_document(row: Fields) -> Fields:
+    """What list-jobs tells of a request that fal lists; it is ours if the list has it, too.
+
+    Nobody has seen these rows (2026): whatever is missing or odd in them is not told.
+    """
+    request_id = row.get("request_id")
+    if not is_request_id(request_id):
+        request_id = None
+    known = RUN.history.find(request_id)
+    job = job_document(known or {"state": JobState.SENT})
+    state, error = outcome_of_request(row)
+    told = present(
+        request_id=request_id,
+        model=text_or_none(row.get("endpoint_id")),
+        state=state,
+        submitted_at=text_or_none(row.get("sent_at")) or text_or_none(row.get("started_at")),
+        ended_at=text_or_none(row.get("ended_at")),
+        about=topic_of({}, row.get("json_input")) or None,
+        result=row.get("json_output") if state == "done" else None,
+    )
+    return {**job, **told, "error": error, "ours": known is not None}
+
+
+def outcome_of_request(row: Fields) -> tuple[str, Fields | None]:
+    """The state and the error of a request that fal lists."""
+    status = row.get("status_code")
+    if isinstance(status, bool) or not isinstance(status, int):
+        return ("unknown" if row.get("ended_at") else "submitted"), None
+    if status < 300:
+        return "done", None
+    refusal = read_refusal(row.get("json_output"))
+    error = {"type": refusal.type or status_kind(status), "message": cut(refusal.message)}
+    return ("cancelled" if status == 499 else "failed"), error
+
+
+def text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def jobs_text(jobs: Iterable[Fields]) -> str:
+    """One line a job: request id, when, state, endpoint, what it is about; of fal's list those
+    that are ours are marked.
+    """
+    lines = []
+    for job in jobs:
+        columns = [job["request_id"] or "-", job["submitted_at"] or "-", job["state"]]
+        columns += [job["model"] or "-", job["about"] or ""]
+        if job.get("ours"):
+            columns.append("ours")
+        lines.append(tabbed(*columns))
+    return "\n".join(lines)
 
 
 def status_fields(status: fal_client.Status) -> Fields:
@@ -9842,6 +10460,7 @@ class Batch:
     def _entry(self, index: int, order: Order, pace: Pace) -> BatchEntry:
         job = self.options.new_job(self.model, Progress(f"[{index}] ", pace))
         job.index = index
+        job.asked = order.asked
         job.arguments = order.asked
         varied = order.task.varied
         return BatchEntry(job, order, {"index": index, varied: order.asked.get(varied)})
@@ -10119,7 +10738,8 @@ async def submit_job(model: str, arguments: Arguments | Order, **keywords: Any) 
     `status`, `result` and `cancel` take it from there.
     """
     options = Options(**keywords)
-    job = Job(model)
+    job = options.new_job(model)
+    job.cancelled_if_given_up = False
     async with fal_session(job, options.client_timeout):
         await fal_client.submit_async(
             model,
@@ -10195,7 +10815,7 @@ async def stream_job(
         async with contextlib.aclosing(stream_events(job, events)) as documents:
             async for document in documents:
                 yield document
-        job.state = JobState.DONE
+        job.becomes(JobState.DONE, result=job.response)
         if options.saving.target:
             document = await save_media(job)
             job.was_printed()
@@ -10232,7 +10852,7 @@ async def stream_events(job: Job, events: AsyncIterator[Any]) -> AsyncGenerator[
 
 @command(
     "status",
-    MODEL,
+    MODEL_OF_JOB,
     REQUEST_ID,
     CLIENT_TIMEOUT,
     example=JOB_EXAMPLE,
@@ -10245,10 +10865,11 @@ async def check_status(
     The status is IN_QUEUE, IN_PROGRESS or COMPLETED. A job that failed is COMPLETED too, with
     an "error" and perhaps an "error_type".
     """
-    job = Job(model, request_id)
+    job = job_of_list(model, request_id)
     job.patience = GLANCE_LIMIT
     async with fal_session(job, client_timeout):
         status = await fal_client.status_async(model, request_id, with_logs=True)
+        job.ended(status)
         return {
             "request_id": request_id,
             "model": model,
@@ -10258,7 +10879,7 @@ async def check_status(
 
 @command(
     "result",
-    MODEL,
+    MODEL_OF_JOB,
     REQUEST_ID,
     NO_WAIT,
     CLIENT_TIMEOUT,
@@ -10275,16 +10896,16 @@ async def fetch_result(
 ) -> Any:
     """Fetch the model's response to a job; waits for the job to end.
 
-    fal keeps responses for a limited time.
+    fal keeps responses for a limited time; the list of jobs has those that came here once.
     """
-    job = Job(model, request_id)
+    job = job_of_list(model, request_id)
     job.saving = Saving(**saving)
-    return await follow_and_fetch(job, no_wait, client_timeout)
+    return await fetch_or_recall(job, no_wait, client_timeout)
 
 
 @command(
     "cancel",
-    MODEL,
+    MODEL_OF_JOB,
     REQUEST_ID,
     CLIENT_TIMEOUT,
     example=JOB_EXAMPLE,
@@ -10294,13 +10915,9 @@ async def cancel_job(model: str, request_id: str, *, client_timeout: float | Non
 
     A job that waits never runs; one that runs is asked to stop, which it may ignore.
     """
-    async with fal_session(Job(model, request_id), client_timeout):
-        await fal_client.cancel_async(model, request_id)
-    return {
-        "request_id": request_id,
-        "model": model,
-        "status": "CANCELLATION_REQUESTED",
-    }
+    document = await request_cancellation(model, request_id, client_timeout)
+    job_of_list(model, request_id).becomes(JobState.CANCELLED)
+    return document
 
 
 @command("upload-file", FILE, example="--file photo.jpg", text=url_text)
@@ -10398,9 +11015,8 @@ async def realtime_session(
     Binary values in an answer are printed as data URIs. --path replaces /realtime.
     """
     options = Options(**keywords)
-    job = Job(model)
+    job = options.new_job(model)
     job.arguments = {**arguments, **present(seed=seed), **(extra_json or {})}
-    job.saving = options.saving
     path = options.sub_path(model, ROUTES["realtime"].path)
     session = fal_session(job, options.client_timeout)
     async with session, fal_client.realtime_async(model, path=path) as connection:
@@ -10517,6 +11133,52 @@ async def list_models(
     if categories:
         return count_categories(models)
     return models
+
+
+@command(
+    "list-jobs",
+    search_flag("--limit N", "jobs at most, the newest (default 20)", read_positive_int),
+    search_flag("--model ENDPOINT", "jobs of this endpoint alone", read_endpoint),
+    search_flag(
+        "--search WORDS",
+        "jobs with all these words in what they are about, endpoint or request id",
+        read_plain_text,
+    ),
+    search_flag("--live", "ask fal how the unfinished ones are getting on, and record it"),
+    search_flag(
+        "--account",
+        "with --model: the requests of the whole account as fal lists them, of 30 days",
+    ),
+    example="--limit 5",
+    text=jobs_text,
+)
+async def list_jobs(
+    *,
+    limit: int = 20,
+    model: str | None = None,
+    search: str = "",
+    live: bool = False,
+    account: bool = False,
+) -> list[Fields]:
+    """List the jobs that were sent from here: request id, when, state, endpoint, what about.
+
+    The newest come first; the state is submitted, done, failed, cancelled or unknown. With
+    --json, all that is known, responses too. FAL_SKILL_HISTORY=0 keeps jobs out of the list.
+    """
+    if account and (live or not model):
+        raise usage_error("--account needs --model, which fal asks for, and goes without --live")
+    if account:
+        rows = await fetch_requests(str(model), limit)
+        jobs = [job for job in map(account_document, rows) if matches(job, None, search)]
+    else:
+        matching = (facts for facts in RUN.history.jobs() if matches(facts, model, search))
+        known = [facts for _, facts in zip(range(limit), matching, strict=False)]
+        if live:
+            await look_at_all(known)
+        jobs = list(map(job_document, known))
+    if not jobs:
+        note("no job matches")
+    return jobs
 
 
 # ---------------------------------------------------------------------------------------------
@@ -11640,6 +12302,8 @@ def perform(entry: Command, values: Fields) -> None:
     """Run a command and print what it gives."""
     console.quiet = values.pop("quiet")
     console.media = bool(values.get("media"))
+    RUN.history.command = entry.name
+    values = with_known_job(values)
     RUN.job = Job(values.get("model"), values.get("request_id"))
     as_text = entry.text
     if values.pop("json", False):

@@ -26,8 +26,9 @@ NAMES = """
 
 
 @pytest.fixture
-def fal_env(fal: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+def fal_env(fal: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sandbox:
     """The sandbox for code that runs in this process."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name, value in fal.env.items():
         monkeypatch.setenv(name, value)
     return fal
