@@ -33,7 +33,7 @@ first, the wire in the middle, the commands after what they call. Output and fai
     Flags                 readers of values, a row for each flag, files of jobs, the two tasks
     Schemas and fitting   reading what a model takes, arguments made of what the user asked
     The wire              HTTP clients, fal-client's innards, paying once, sessions
-    Records               steps on disk, and what a batch knows of its jobs
+    Records               steps on disk: what a batch knows of its jobs, the list of all jobs
     Files to send         written whole or not at all, pictures read, files uploaded
     Files in answers      what JSON names and holds, and where the user wants it
     Fetching and saving   files of a response, under free names
@@ -5996,7 +5996,7 @@ class StepFile:
         """
         end = os.lseek(self._file, 0, os.SEEK_END)
         torn = self._torn_line(end)
-        if not self._is_torn_step(torn):
+        if not self._is_torn_step(torn.rstrip(b"\0")):  # which a power cut leaves
             os.write(self._file, b"\n")
         elif torn:
             os.ftruncate(self._file, end - len(torn))
@@ -6040,6 +6040,8 @@ class StepFile:
                 if name in kept:
                     part.write(step)
             part.finish(sync=True)
+            if os.name == "nt":  # which replaces no open file, and has no lock to give back
+                self.close()
             part.rename(self._path)
 
     def _torn_line(self, end: int) -> bytes:
@@ -6173,7 +6175,8 @@ class Journal:
             job.saved = facts["saved"]
         topic = str(job.arguments.get("image_url") or job.arguments.get("prompt"))
         about = {"model": endpoint, "about": redact(topic)[:200]}
-        job.records.append(functools.partial(self._record, name, about))
+        # Before the list of all jobs: what cannot be recorded here is not sent.
+        job.records.insert(0, functools.partial(self._record, name, about))
 
     def _name(self, content: str) -> str:
         """The name of the next job of this content; twins are told apart by their order."""
@@ -6310,6 +6313,8 @@ class History:
 
     def find(self, request_id: str | None) -> Fields | None:
         """What is known of a job; None if the list does not know it, or cannot be read."""
+        if request_id is None:
+            return None
         fact = f'"request_id": "{request_id}"'.encode()
         try:
             jobs = self._read()
@@ -6396,15 +6401,11 @@ class JobRecord:
         if self._tells_nothing(state, facts):
             return
         self._state = state
+        if "error" in facts:
+            facts["error"]["message"] = without_data(facts["error"]["message"])
         if "result" in facts:
             facts["result"] = kept_response(facts["result"], self._job.arguments)
-        units = [
-            units
-            for path, units in self._job.units.items()
-            if not self._job.request_id or self._job.request_id in path
-        ]
-        if units:
-            facts["billable_units"] = sum(units)
+        facts.update(self._what_is_billed())
         if state != JobState.SENT and is_request_id(self._job.answer_id):
             facts["request_id"] = self._job.answer_id
         self._history.append({"job": self._name, "state": state, "at": utc_now(), **facts})
@@ -6428,6 +6429,14 @@ class JobRecord:
             return True
         is_same_end = state in (JobState.FAILED, JobState.LOST) or not facts
         return state == self._state and is_same_end
+
+    def _what_is_billed(self) -> Fields:
+        """The units of the job's own answers: it may be another than what was sent before."""
+        request_id = self._job.request_id or ""
+        units = [units for path, units in self._job.units.items() if request_id in path]
+        if not units:
+            return {}
+        return {"billable_units": sum(units)}
 
     def _what_is_sent(self) -> Fields:
         return {
@@ -6453,6 +6462,9 @@ def topic_of(asked: Arguments, arguments: Any) -> str:
 
 def without_data(text: str) -> str:
     """The text with the heads of its data URIs alone."""
+    uri = re.match(r"data:[^\s,]{0,200},", text, re.I)
+    if uri is not None:  # whatever its data look like
+        return f"{uri[0]}…"
     return re.sub(r"(data:[\w.+/;=-]{0,200},)[^\s\"'<>)]+", r"\1…", text, flags=re.I)
 
 
@@ -10199,9 +10211,13 @@ def with_known_job(values: Fields) -> Fields:
     else:
         return values
     if known is None:
-        hint = f"Add --model, the endpoint; the list: {command_line('list-jobs')}"
+        hint = f"Add --model, its endpoint, or choose from the list: {command_line('list-jobs')}"
         raise usage_error(f"the list of jobs does not know the job {request_id}", hint)
-    return {**values, "model": known["model"], "request_id": known["request_id"]}
+    return {
+        **values,
+        "model": read_endpoint(known["model"]),
+        "request_id": known["request_id"],
+    }
 
 
 def newest_job(model: str | None) -> Fields | None:
@@ -10244,6 +10260,9 @@ async def fetch_or_recall(job: Job, no_wait: bool, seconds: float | None) -> Any
         return await save_media(job)
 
 
+LIVE_CONCURRENCY = 8  # jobs that are asked about at once
+
+
 async def look_at_all(jobs: Iterable[Fields]) -> None:
     """Ask fal about jobs of the list that have not ended; what it says is recorded, and a job that
     cannot be asked about costs a note.
@@ -10273,9 +10292,6 @@ async def look_at(job: Job, slots: asyncio.Semaphore) -> None:
                 raise
             if not job.failed:
                 note(f"{request_id}: {failure.message}")
-
-
-LIVE_CONCURRENCY = 8  # jobs that are asked about at once
 
 
 def account_document(row: Fields) -> Fields:
@@ -11315,6 +11331,7 @@ def stream_failure(data: str) -> Failure:
     refusal = read_event_refusal(data)
     failure = Failure("stream_failed", refusal.message, details=refusal.details)
     failure.type = refusal.type or failure.type
+    failure.is_fals_word = True
     return failure
 
 
@@ -11340,7 +11357,9 @@ def realtime_failure(exc: Any) -> Failure:
         return connection_failure(exc)
     if exc.error == "Unauthorized":
         return Failure("unauthorized", reason_of(exc))
-    return Failure("realtime_error", reason_of(exc))
+    failure = Failure("realtime_error", reason_of(exc))
+    failure.is_fals_word = True
+    return failure
 
 
 def unreachable_failure(exc: BaseException, target: httpx.URL | None = None) -> Failure:

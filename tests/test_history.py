@@ -142,6 +142,7 @@ def test_the_list_keeps_no_secret_and_no_picture(
     answer = {
         "images": [{"url": f"data:image/png;base64,{PNG}", "content_type": "image/png"}],
         "raw": PNG,
+        "drawing": f"data:image/svg+xml;utf8,<svg id='{PNG}'/>",
         "prompt": key,
     }
     fal.on("POST", RUN, "*", Reply(json=answer))
@@ -189,7 +190,14 @@ def test_what_fal_refuses_or_fails_is_told_with_the_error(fal: Sandbox, cli: Cli
     cli("submit-t2i", *flux())
     fal.on("GET", QUEUE, "*", Reply(400, json={"detail": "Odd"}))
     cli("subscribe-t2i", *flux())
+    event = Reply(
+        content=b'event: error\ndata: {"detail": "Odd"}\n\n',
+        headers={"content-type": "text/event-stream"},
+    )
+    fal.on("POST", RUN, "*", event)
+    cli("stream-t2i", *flux())
     assert [(job["state"], job["error"]["type"]) for job in jobs(cli)] == [
+        ("failed", "stream_failed"),
         ("submitted", "bad_request"),
         ("unknown", "connection_lost"),
         ("failed", "invalid_arguments"),
