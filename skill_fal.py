@@ -5970,7 +5970,7 @@ class StepFile:
 
     def lines(self) -> list[bytes]:
         """The lines that are whole: a last one that is torn is left out."""
-        with open_regular_file(self._path) as file:
+        with reading(self._path), open_regular_file(self._path) as file:
             content = file.read()
         lines = content.split(b"\n")
         torn = lines.pop()
