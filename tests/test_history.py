@@ -558,6 +558,8 @@ def test_what_fal_has_forgotten_is_in_the_list(
     first = cli("subscribe-t2i", *flux())
     (request_id,) = fal.jobs
     fal.on("GET", QUEUE, "*", fal.always(answer))
+    assert cli("status", "--request-id", request_id).error["status"] == answer.status
+    assert jobs(cli)[0]["state"] == "done"
     done = cli("result", "--model", FLUX, "--request-id", request_id, "--output", "out/")
     files = done.json.pop("downloaded_files")
     response = {name: value for name, value in done.json.items() if name != "downloaded_files"}
