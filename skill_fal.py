@@ -4942,6 +4942,7 @@ CONNECTION = Connection()
 # - It keeps the clients of its first event loop for ever, and offers no way to close them.
 # - It makes a TLS context for each of its clients, and allows an upload token 5 seconds.
 # - It sends ten parts of a large upload at once, which takes 400 MB.
+# - It looks once more at a job that has ended, and reads no status that lacks a key: see _ask.
 # - It follows the redirects of WebSockets, which would hand the arguments to a stranger.
 # - It logs when it turns to its backup hosts, which Python would print on stderr.
 
