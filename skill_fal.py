@@ -9620,8 +9620,8 @@ def length_of_shots(demand: Demand) -> float:
     """What the shots of a list last together, as each tells."""
     seconds = 0.0
     for leaf in leaves(demand.arguments):
-        is_within = leaf.outer is not None and leaf.outer.outer is not None
-        if is_within and leaf.name in FLAGS_BY_DEST["duration"].names:
+        is_of_a_shot = leaf.outer is not None and leaf.outer.outer is not None
+        if is_of_a_shot and leaf.name in FLAGS_BY_DEST["duration"].names:
             seconds += amount_in(leaf.value) or 0.0
     return seconds
 
