@@ -4873,10 +4873,14 @@ class Roads:
             await road.aclose()
 
 
-def web_client(roads: Roads) -> httpx.AsyncClient:
-    """An HTTP client that takes no cookies, nor anything but its roads from the environment."""
+def web_client(transport: Any) -> httpx.AsyncClient:
+    """An HTTP client that takes no cookies, nor anything but its roads from the environment.
+
+    Cookies are kept by the host of a URL: where that is an address, as of `direct`, other hosts at
+    it would be sent them.
+    """
     client = httpx.AsyncClient(
-        transport=roads,  # type: ignore[arg-type]
+        transport=transport,
         trust_env=False,
         timeout=60,
     )
@@ -4910,7 +4914,7 @@ class Connection:
             roads = Roads()
             roads.road_to(httpx.URL(MODELS_URL))  # what cannot be used is told before all else
             self.web = web_client(roads)
-            self.direct = httpx.AsyncClient(transport=roads.direct, timeout=60)
+            self.direct = web_client(roads.direct)
             self._keyed = False
         self._users += 1
         try:

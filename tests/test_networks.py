@@ -310,6 +310,17 @@ def test_a_redirect_home_is_refused(fetched: Fetching) -> None:
     assert done.connected == {FAL}
 
 
+def test_no_cookie_gets_to_another_host_of_the_same_address(fetched: Fetching) -> None:
+    """Many sites share an address, and what is connected to is the address."""
+    onwards = {"Location": f"https://{MEDIA}/a.png", "Set-Cookie": "a=b; Path=/; Secure"}
+    reply = {"status": 302, "text": "", "headers": onwards}
+    rules = [{"method": "GET", "host": "cdn.example.com", "path": "*", "reply": reply}]
+    names = {"cdn.example.com": [[PUBLIC]], MEDIA: [[PUBLIC]]}
+    done = fetched(["https://cdn.example.com/a.png"], names, rules=rules)
+    assert done.status == 0, done.stderr
+    assert (done.connected, done.cookies) == ({FAL, PUBLIC}, [])
+
+
 # What an answer's URL says
 
 TYPED = (

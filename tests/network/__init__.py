@@ -45,6 +45,7 @@ class Finished:
     connected: set[str]  # the addresses that were dialled without a proxy
     tunnels: set[str]  # host:port of those that were reached by the sandbox's proxy
     asked: list[str]  # the names that the resolver was asked for
+    cookies: list[str]  # that the sandbox was sent
 
     @property
     def json(self) -> Any:

@@ -150,6 +150,7 @@ class Inside:
             "connected": self.connected(),
             "tunnels": self.fal.tunnels,
             "asked": self.resolver.asked,
+            "cookies": self.cookies(),
         }
 
     def obey(self, rule: dict[str, Any]) -> None:
@@ -158,6 +159,10 @@ class Inside:
             reply["content"] = base64.b64decode(reply["content"])
         action = self.fal.always(Reply(**reply))
         self.fal.on(rule["method"], rule["host"], rule["path"], action)
+
+    def cookies(self) -> list[str]:
+        headers = [request.headers for request in self.fal.requests]
+        return [header["cookie"] for header in headers if "cookie" in header]
 
     def connected(self) -> list[str]:
         return self.doors.connected if self.is_real else self.log.read_text().split()
