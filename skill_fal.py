@@ -4699,14 +4699,8 @@ def proxy_variable(kind: str) -> str:
 
 
 def read_proxy(variable: str, setting: str) -> Proxy:
-    """A proxy as people write it: in quotes, without a scheme, a password with any characters."""
-    text = setting.strip().strip("'\"").strip()
-    if "://" not in text:
-        text = f"http://{text}"
-    scheme, _, rest = text.partition("://")
-    user_info, _, place = rest.rpartition("@")
-    place = place.rstrip("/")
-    scheme = scheme.lower()
+    """A proxy of a scheme that can be used, at a place that can be one."""
+    scheme, user_info, place = parts_of_proxy(setting)
     hint = f"Write {variable}=http://HOST:PORT, or unset it."
     if scheme not in PROXY_SCHEMES:
         schemes = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
@@ -4715,6 +4709,20 @@ def read_proxy(variable: str, setting: str) -> Proxy:
     if not is_host_and_port(place):  # which is not shown: it may be a password
         raise usage_error(f"{variable} names no proxy: it has no HOST:PORT", hint)
     return Proxy(variable, f"{scheme}://{encoded_user(user_info)}{place}", f"{scheme}://{place}")
+
+
+def parts_of_proxy(setting: str) -> tuple[str, str, str]:
+    """Scheme, USER:PASSWORD and HOST:PORT of a proxy as people write it: in quotes, without a
+    scheme, a password with any characters.
+    """
+    text = setting.strip().strip("'\"").strip()
+    scheme = "http"
+    start = re.match(r"([a-z][a-z0-9+.-]*)://", text, re.I)
+    if start is not None:
+        scheme = start[1].lower()
+        text = text[start.end() :]
+    user_info, _, place = text.rpartition("@")
+    return scheme, user_info, place.rstrip("/")
 
 
 def is_host_and_port(place: str) -> bool:
@@ -4728,14 +4736,19 @@ def encoded_user(user_info: str) -> str:
     if not user_info:
         return ""
     user, colon, password = user_info.partition(":")
-    words = [urllib.parse.quote(urllib.parse.unquote(word), safe="") for word in (user, password)]
-    return f"{words[0]}{colon}{words[1]}@"
+    return f"{percent_encoded(user)}{colon}{percent_encoded(password)}@"
+
+
+def percent_encoded(word: str) -> str:
+    return urllib.parse.quote(urllib.parse.unquote(word), safe="")
 
 
 def is_exempt(url: httpx.URL, no_proxy: str) -> bool:
     """Whether NO_PROXY names the host, or the system does where no variable speaks of proxies."""
     host = url.host.rstrip(".").lower()
-    port = url.port or {"http": 80}.get(url.scheme, 443)
+    port = url.port or 443
+    if url.port is None and url.scheme == "http":
+        port = 80
     if not urllib_request.getproxies_environment():
         return bool(urllib_request.proxy_bypass(host))
     return any(exempts(entry, host, port) for entry in re.split(r"[\s,;]+", no_proxy))
@@ -4825,10 +4838,18 @@ def context_of_file(path: str, folders: str) -> ssl.SSLContext:
 def check_certificate_folders(folders: str) -> None:
     """OpenSSL finds a certificate by the hash that its file is called by, as c_rehash names it."""
     for folder in folders.split(os.pathsep):
-        with contextlib.suppress(OSError):
-            if any(re.fullmatch(r"[0-9a-f]{8}\.\d+", name) for name in os.listdir(folder)):
+        for name in names_in(folder):
+            if re.fullmatch(r"[0-9a-f]{8}\.\d+", name):
                 return
     raise certificates_error("SSL_CERT_DIR", folders, "holds no certificates")
+
+
+def names_in(folder: str) -> list[str]:
+    """The names of what is in a folder; none if it cannot be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def certificates_error(variable: str, path: str, reason: str) -> Failure:
@@ -11717,18 +11738,27 @@ def forms_of_secrets(
     """What no output may hold, and what stands in its place; what is shorter than eight
     characters is no secret.
     """
-    words = [(word, "[FAL_KEY]") for key in keys for word in words_of_key(key)]
-    words += [(token, "[token]") for token in tokens]
+    names: list[tuple[str, str]] = []
+    for key in keys:
+        names += [(word, "[FAL_KEY]") for word in words_of_key(key)]
+    for token in tokens:
+        names.append((token, "[token]"))
     for proxy in proxies:
-        user = proxy.rpartition("@")[0]
-        password = (user.partition("://")[2] or user).partition(":")[2]
-        for word in (password, urllib.parse.unquote(password), *re.split("[#/?]", password)):
-            words.append((word, "[password]"))
+        names += [(word, "[password]") for word in words_of_password(proxy)]
     forms = []
-    for word, name in words:
+    for word, name in names:
         if len(word) >= 8:
-            forms += [(word, name), (json.dumps(word)[1:-1], name)]
+            forms.append((word, name))
+            forms.append((json.dumps(word)[1:-1], name))
     return forms
+
+
+def words_of_password(proxy: str) -> list[str]:
+    """The password of a proxy as it is set and as it is sent, and what URLs cut it to."""
+    _, user_info, _ = parts_of_proxy(proxy)
+    password = user_info.partition(":")[2]
+    plain = urllib.parse.unquote(password)
+    return [password, plain, percent_encoded(password), *re.split("[#/?]", password)]
 
 
 def words_of_key(key: str) -> list[str]:

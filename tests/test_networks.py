@@ -600,6 +600,7 @@ PLACES = {
     "http://user:p#ss-example@{}": "user:p#ss-example",
     "http://user:p%40ss-example@{}": "user:p@ss-example",
     "http://us%3Aer:p/ss-example@{}": "us:er:p/ss-example",
+    "user:p://ss-example@{}": "user:p://ss-example",
 }
 
 
