@@ -6977,7 +6977,7 @@ def upright_copy(
     keywords = present(dpi=image.info.get("dpi"))
     if image_format in ("JPEG", "WEBP"):
         keywords["quality"] = 95
-    upright = ImageOps.exif_transpose(image)
+    upright = upright_picture(image)
     exif = upright.getexif()
     for number in (ORIENTATION, GPS):
         if number in exif:
@@ -6986,6 +6986,24 @@ def upright_copy(
     if len(exif_bytes) <= MAX_EXIF:
         keywords["exif"] = exif_bytes
     return encoded_picture(path, upright, image_format, is_told, **keywords), content_type
+
+
+# Numbers of TIFF's tags, and the value of the latter by which the least number is white.
+BITS, PHOTOMETRIC, WHITE_IS_LEAST = 258, 262, 0
+
+
+def upright_picture(image: Image.Image) -> Image.Image:
+    """A picture as its EXIF orientation means it, and with greys of 16 bits as its file means them:
+    Pillow 13.0 reads a TIFF that counts from white, or in 12 bits, as if it did not.
+    """
+    upright = ImageOps.exif_transpose(image)
+    tags = getattr(image, "tag_v2", {})
+    if upright.mode == "I;16" and tags.get(BITS) == (12,):
+        upright = upright.convert("I").point(lambda grey: grey * (65_535 / 4095) + 0.5)
+        upright = upright.convert("I;16")
+    if upright.mode == "I;16" and tags.get(PHOTOMETRIC) == WHITE_IS_LEAST:
+        upright = upright.convert("I").point(lambda grey: grey * -1 + 65_535).convert("I;16")
+    return upright
 
 
 def encoded_picture(
@@ -7090,7 +7108,10 @@ def scaled_greys(image: Image.Image, is_deep: bool, losses: list[str]) -> Image.
         offset += 0.5  # it is cut to a whole number
     greys = image.point(lambda grey: grey * factor + offset)
     if is_deep:
-        return greys.convert("I").convert("I;16")
+        whole = greys.convert("I")
+        if image.mode == "F":  # what is endless became the least whole number
+            whole.paste(top, mask=image.point(lambda grey: grey * 1 - high).convert("L"))
+        return whole.convert("I;16")
     greys = greys.convert("L")
     if not isinstance(clear_grey, int):
         return greys
@@ -7202,7 +7223,7 @@ def converted_picture(path: str, format_name: str) -> tuple[bytes, str]:
         check_size(path, image, image_format)
         if has_frames(image):
             note(f"{path}: only the first of its pictures is converted")
-        upright = ImageOps.exif_transpose(image)
+        upright = upright_picture(image)
         content = encoded_picture(path, upright, image_format, is_told=True)
     return content, f"image/{image_format.lower()}"
 

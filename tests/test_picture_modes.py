@@ -75,25 +75,44 @@ def assert_refused(fal: Sandbox, done: Outcome, *words: str) -> None:
 # More than 8 bits
 
 
-def big_endian(path: Path) -> None:
-    """A TIFF in the order of bytes that old Macs had."""
-    head = b"MM\0*" + struct.pack(">I", 8)
+def plain_tiff(order: str, bits: int, photometric: int, content: bytes) -> bytes:
+    """A TIFF of greys in an order of bytes: "<", or ">" as old Macs had it."""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
     rows = [
-        (256, 3, SIZE[0]), (257, 3, SIZE[1]), (258, 3, 16), (259, 3, 1), (262, 3, 1),
-        (273, 4, 8 + 2 + 12 * 9 + 4), (277, 3, 1), (278, 3, SIZE[1]), (279, 4, 2 * len(RAMP)),
+        (256, 3, SIZE[0]), (257, 3, SIZE[1]), (258, 3, bits), (259, 3, 1), (262, 3, photometric),
+        (273, 4, 8 + 2 + 12 * 9 + 4), (277, 3, 1), (278, 3, SIZE[1]), (279, 4, len(content)),
     ]  # fmt: skip
-    table = struct.pack(">H", len(rows))
+    table = struct.pack(f"{order}H", len(rows))
     for tag, kind, value in rows:
-        packed = struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value)
-        table += struct.pack(">HHI", tag, kind, 1) + packed
+        packed = struct.pack(f"{order}HH" if kind == 3 else f"{order}I", value, *[0] * (4 - kind))
+        table += struct.pack(f"{order}HHI", tag, kind, 1) + packed
+    return head + table + bytes(4) + content
+
+
+def big_endian(path: Path) -> None:
     content = struct.pack(f">{len(RAMP)}H", *(grey * 257 for grey in RAMP))
-    path.write_bytes(head + table + bytes(4) + content)
+    path.write_bytes(plain_tiff(">", 16, 1, content))
+
+
+def counted_from_white(path: Path) -> None:
+    """As scanners of films do it."""
+    content = struct.pack(f"<{len(RAMP)}H", *(65_535 - grey * 257 for grey in RAMP))
+    path.write_bytes(plain_tiff("<", 16, 0, content))
+
+
+def twelve_bits(path: Path) -> None:
+    """As microscopes count: two greys in three bytes."""
+    content = b""
+    for one, other in zip(RAMP[::2], RAMP[1::2], strict=True):
+        content += ((one * 16 + one // 16) << 12 | other * 16 + other // 16).to_bytes(3, "big")
+    path.write_bytes(plain_tiff("<", 12, 1, content))
 
 
 def with_holes(path: Path) -> None:
     """A depth map as programs measure it: metres, some without a number, some without an end."""
     values = [grey / 100 + 3 for grey in RAMP]
-    values[0], values[SIZE[0] - 1] = float("nan"), float("inf")
+    row = 8 * SIZE[0]  # that which is looked at
+    values[row], values[row + SIZE[0] - 1] = float("nan"), float("inf")
     picture = Image.frombytes("F", SIZE, b"".join(map(FLOATS.pack, values)))
     picture.save(path, "TIFF")
 
@@ -102,6 +121,8 @@ DEEP: dict[str, tuple[Callable[[Path], None], bool]] = {
     "png": (lambda path: ramp("I;16").save(path, "PNG"), False),
     "tiff": (lambda path: ramp("I;16").save(path, "TIFF"), False),
     "tiff of the other order": (big_endian, False),
+    "tiff from white": (counted_from_white, False),
+    "tiff of 12 bits": (twelve_bits, False),
     "32 bits, some below zero": (
         lambda path: ramp("I").point(lambda grey: grey * 9000 + -70_000).save(path, "TIFF"),
         True,
