@@ -11950,8 +11950,14 @@ class Console:
 
     def _print(self, text: str) -> None:
         self._end_live_line()
-        try:
+        with self.printing():
             self._write(sys.stdout, f"{text}\n")
+
+    @contextlib.contextmanager
+    def printing(self) -> Iterator[None]:
+        """Let a disk that takes no more leave as a Failure."""
+        try:
+            yield
         except BrokenPipeError:
             raise
         except OSError as exc:
@@ -12183,7 +12189,8 @@ class Parser(argparse.ArgumentParser):
         )
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        sys.stdout.flush()  # --help into a closed pipe fails here and not at Python's end
+        with console.printing():  # --help into a closed pipe fails here and not at Python's end
+            sys.stdout.flush()
         super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:

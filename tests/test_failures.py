@@ -1158,6 +1158,13 @@ def test_a_full_disk_loses_no_request_id(fal: Sandbox, shell: Callable[..., Outc
     assert (done.error["request_id"], done.error["retryable"]) == (request_id, False)
 
 
+@pytest.mark.parametrize("argv", [("--help",), ("--version",)], ids=lambda argv: argv[0])
+def test_a_full_disk_takes_no_help(shell: Callable[..., Outcome], argv: tuple[str, ...]) -> None:
+    done = shell(argv, "> /dev/full")
+    assert (done.status, done.error["type"]) == (1, "output_failed")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
 def test_a_signal_cancels_the_job(number: int, fal: Sandbox, start: Starter, clock: Clock) -> None:
     fal.run_seconds = FOR_EVER
