@@ -1058,6 +1058,9 @@ PLAIN_MODES = {
     "PA": "RGBA",
 }
 DEEP_MODES = ("I;16", "I", "F")  # of more than 8 bits, which Pillow cuts off instead of scaling
+WHITE_OF_8_BITS = 255
+WHITE_OF_16_BITS = 65_535
+PROFILE_HEAD_BYTES = 128
 # What a colour profile says that it is for, by mode.
 PROFILE_SPACES = {
     "1": b"GRAY",
@@ -5807,7 +5810,7 @@ def failures(job: Job) -> Iterator[None]:
         yield
     except Exception as exc:
         failure = explain(exc)
-        if failure is None and not is_raised_by_talk(exc):
+        if failure is None and not is_raised_by(TALKERS, exc):
             if job.state == JobState.ACCEPTED:
                 RUN.running.append(job)
             raise  # a bug of ours, which keeps its traceback
@@ -5817,20 +5820,21 @@ def failures(job: Job) -> Iterator[None]:
         raise failure.happened_to(job) from exc
 
 
-# The packages that read what fal answers.
+# The packages that read what fal answers, and those that read pictures.
 TALKERS = ("fal_client", "httpx", "httpcore", "httpx_sse", "h11", "websockets", "msgpack")
+PICTURE_READERS = ("PIL", "pillow_heif")
 
 
-def is_raised_by_talk(exc: Exception) -> bool:
-    """Whether a library that reads answers raised it, or what it calls, and no line of ours."""
-    is_talk = False
+def is_raised_by(packages: Container[str], exc: Exception) -> bool:
+    """Whether one of the packages raised it, or what that calls, and no line of ours."""
+    is_theirs = False
     for frame, _ in traceback.walk_tb(exc.__traceback__):
         module = frame.f_globals.get("__name__", "")
         if module in (__name__, "__main__"):
-            is_talk = False
-        elif module.partition(".")[0] in TALKERS:
-            is_talk = True
-    return is_talk
+            is_theirs = False
+        elif module.partition(".")[0] in packages:
+            is_theirs = True
+    return is_theirs
 
 
 def seconds_from_now(seconds: float) -> float:
@@ -7048,8 +7052,9 @@ def check_size(path: str, image: Image.Image, image_format: str) -> None:
 
 def is_profile_for(profile: Any, image: Image.Image) -> bool:
     """Whether a colour profile is one of the colours that the picture's mode has."""
-    is_profile = isinstance(profile, bytes) and len(profile) > 128  # bytes of its header
-    return is_profile and profile[16:20] == PROFILE_SPACES.get(image.mode)
+    if not isinstance(profile, bytes) or len(profile) <= PROFILE_HEAD_BYTES:
+        return False
+    return profile[16:20] == PROFILE_SPACES.get(image.mode)
 
 
 def in_mode_for(image: Image.Image, image_format: str) -> tuple[Image.Image, list[str]]:
@@ -7060,23 +7065,45 @@ def in_mode_for(image: Image.Image, image_format: str) -> tuple[Image.Image, lis
     room = PICTURE_ROOMS[image_format]
     if is_held(image, room):
         return image, losses
-    if image.mode.startswith("I;16"):
-        image = image.convert("I").convert("I;16")  # whatever the order of its bytes
-    if image.mode not in (*WIDER_MODES, *DEEP_MODES):
-        image = image.convert(PLAIN_MODES.get(image.mode, "RGB"))
+    image = in_known_mode(image)
     if image.mode in DEEP_MODES:
-        image = scaled_greys(image, "I;16" in room.modes, losses)
+        low, high = range_of_greys(image)
+        white = white_of(room)
+        if image.mode != "I;16":
+            losses.append(f"its greys from {low:g} to {high:g} become 0 to {white}")
+        image = scaled_greys(image, low, high, white)
     if image.has_transparency_data and not is_held(image, room):
         image = image.convert("RGBA")
     if image.mode in ("LA", "RGBA") and "RGBA" not in room.modes:
-        if is_opaque(image):
-            return image.convert("RGB"), losses
-        losses.append(f"{image_format} has no transparency: the picture is laid on white")
-        image = on_white(image).convert("RGB")
-    for mode in WIDER_MODES[image.mode]:
-        if mode in room.modes:
-            return image.convert(mode), losses
-    return image.convert("RGB"), losses
+        if not is_opaque(image):
+            losses.append(f"{image_format} has no transparency: the picture is laid on white")
+            image = on_white(image)
+        return image.convert("RGB"), losses
+    return image.convert(mode_in_room(image.mode, room)), losses
+
+
+def in_known_mode(image: Image.Image) -> Image.Image:
+    """A picture in a mode of the tables, as near to its own as there is."""
+    if image.mode.startswith("I;16"):
+        return image.convert("I").convert("I;16")  # whatever the order of its bytes
+    if image.mode in WIDER_MODES or image.mode in DEEP_MODES:
+        return image
+    return image.convert(PLAIN_MODES.get(image.mode, "RGB"))
+
+
+def mode_in_room(mode: str, room: PictureRoom) -> str:
+    """The smallest mode of a format's that holds a picture of a mode; RGB if none does."""
+    for wider in WIDER_MODES[mode]:
+        if wider in room.modes:
+            return wider
+    return "RGB"
+
+
+def white_of(room: PictureRoom) -> int:
+    """The lightest grey that a format has room for."""
+    if "I;16" in room.modes:
+        return WHITE_OF_16_BITS
+    return WHITE_OF_8_BITS
 
 
 def is_opaque(image: Image.Image) -> bool:
@@ -7092,34 +7119,12 @@ def is_held(image: Image.Image, room: PictureRoom) -> bool:
     return has_alpha or room.has_clear_colour or not image.has_transparency_data
 
 
-def scaled_greys(image: Image.Image, is_deep: bool, losses: list[str]) -> Image.Image:
-    """Greys of 16 bits, of 32 or of no fixed scale as those of 8 bits, or of 16 if those do."""
-    clear_grey = image.info.get("transparency")
-    top = 65_535 if is_deep else 255
-    low, high = 0.0, 65_535.0
-    if image.mode == "I;16":
-        image = image.convert("I")
-    else:
-        low, high = range_of_greys(image)
-        losses.append(f"its greys from {low:g} to {high:g} become 0 to {top}")
-    factor = top / ((high - low) or 1.0)
-    offset = -low * factor
-    if image.mode == "I":
-        offset += 0.5  # it is cut to a whole number
-    greys = image.point(lambda grey: grey * factor + offset)
-    if is_deep:
-        whole = greys.convert("I")
-        if image.mode == "F":  # what is endless became the least whole number
-            whole.paste(top, mask=image.point(lambda grey: grey * 1 - high).convert("L"))
-        return whole.convert("I;16")
-    greys = greys.convert("L")
-    if not isinstance(clear_grey, int):
-        return greys
-    return Image.merge("LA", (greys, unlike(image, clear_grey)))
-
-
 def range_of_greys(image: Image.Image) -> tuple[float, float]:
-    """The darkest and the lightest grey; those without a number or an end do not count."""
+    """The darkest and the lightest grey that 16 bits have; of 32, which have no fixed scale, those
+    of the picture. Greys without a number or an end do not count.
+    """
+    if image.mode == "I;16":
+        return 0.0, float(WHITE_OF_16_BITS)
     extrema: Any = image.getextrema()
     if all(map(math.isfinite, extrema)):
         return extrema[0], extrema[1]
@@ -7129,11 +7134,37 @@ def range_of_greys(image: Image.Image) -> tuple[float, float]:
     return low, high
 
 
-def unlike(image: Image.Image, grey: int) -> Image.Image:
-    """A mask that is clear where a picture of whole numbers has that grey."""
+def scaled_greys(image: Image.Image, low: float, high: float, white: int) -> Image.Image:
+    """The greys between these two as those from 0 to white, in 8 bits or in 16."""
+    clear_grey = image.info.get("transparency")
+    if image.mode == "I;16":
+        image = image.convert("I")
+    factor = white / ((high - low) or 1.0)
+    offset = -low * factor
+    if image.mode == "I":
+        offset += 0.5  # it is cut to a whole number
+    greys = image.point(lambda grey: grey * factor + offset)
+    if white == WHITE_OF_16_BITS:
+        whole = greys.convert("I")
+        if image.mode == "F":  # what is endless became the least whole number
+            whole.paste(white, mask=image.point(lambda grey: grey * 1 - high).convert("L"))
+        return whole.convert("I;16")
+    greys = greys.convert("L")
+    if not isinstance(clear_grey, int):
+        return greys
+    return Image.merge("LA", (greys, mask_without(image, clear_grey)))
+
+
+def mask_without(image: Image.Image, grey: int) -> Image.Image:
+    """A mask that is clear where a picture of whole numbers has that grey, and opaque elsewhere.
+
+    Of such pictures Pillow takes no functions but those that multiply and add, and cuts what is
+    below 0 or above 255 when it makes 8 bits of them.
+    """
     above = image.point(lambda value: value - grey).convert("L")
     below = image.point(lambda value: value * -1 + grey).convert("L")
-    return ImageChops.lighter(above, below).point(lambda value: 255 if value else 0)
+    difference = ImageChops.lighter(above, below)
+    return difference.point([0, *[255] * 255])
 
 
 def read_to_the_end(path: str, content: bytes) -> str:
@@ -7196,7 +7227,7 @@ def readable_formats(content_type: str | None) -> list[str]:
 def picture(path: str, file: IO[bytes]) -> Iterator[Image.Image]:
     """A picture of one of the formats that are meant: Pillow reads others by starting programs.
 
-    Whatever fails over it is a usage error.
+    Whatever Pillow raises over it is a usage error: its readers raise anything over a broken file.
     """
     try:
         formats = readable_formats(media_type(file.read(HEAD_BYTES)))
@@ -7211,7 +7242,9 @@ def picture(path: str, file: IO[bytes]) -> Iterator[Image.Image]:
         raise
     except PIL.UnidentifiedImageError as exc:
         raise usage_error(f"not a picture that Pillow can read: {path}") from exc
-    except Exception as exc:  # Pillow's readers raise anything over a broken file
+    except Exception as exc:
+        if not isinstance(exc, OSError) and not is_raised_by(PICTURE_READERS, exc):
+            raise  # a bug of ours, which keeps its traceback
         message = f"not a picture that Pillow can read: {path}: {reason_of(exc)}"
         raise machine_failure(exc) or usage_error(message) from exc
 
