@@ -5523,10 +5523,7 @@ def names_a_job(call: Call, response: httpx.Response) -> bool:
     """Whether an answer tells of a job, by its id or by what is billed: then fal has it, whatever
     the status says.
     """
-    headers = response.headers
-    if headers.get("x-fal-request-id") or headers.get("x-fal-billable-units"):
-        return True
-    if call.job.state == JobState.ACCEPTED:
+    if has_headers_of_a_job(response) or call.job.state == JobState.ACCEPTED:
         return True
     text = response.text
     if json_of(response) is not None:
@@ -5659,10 +5656,8 @@ def oddity(call: Call, response: httpx.Response) -> Failure | None:
     if call.is_token:
         return hiccup(response) or token_oddity(response)
     if response.is_success:
-        reason = status_oddity(response) if call.is_status else response_oddity(response)
-        return Failure("unexpected_answer", reason, retryable=True) if reason else None
+        return oddity_of_success(call, response)
     if is_last_word(call, response):
-        call.job.refused = not call.is_status and response.status_code not in (401, 403)
         return None
     failure = answer_failure(response, response.text)
     if not is_json(response.text) and response.is_error:
@@ -5674,11 +5669,24 @@ def oddity(call: Call, response: httpx.Response) -> Failure | None:
 
 def token_oddity(response: httpx.Response) -> Failure | None:
     """fal-client 1.0.3 takes any text for a token, be it empty, or why fal gives none."""
-    answer = json_of(response)
-    token = answer if is_text(answer) else descend(answer, ["token"])
-    if response.is_error or (is_text(token) and re.fullmatch(VISIBLE, token)):
+    if response.is_error:
+        return None
+    token = json_of(response)
+    if not is_text(token):
+        token = descend(token, ["token"])
+    if is_text(token) and re.fullmatch(VISIBLE, token):
         return None
     return Failure("unexpected_answer", "fal gave no token of any use")
+
+
+def oddity_of_success(call: Call, response: httpx.Response) -> Failure | None:
+    if call.is_status:
+        reason = status_oddity(response)
+    else:
+        reason = response_oddity(response)
+    if reason is None:
+        return None
+    return Failure("unexpected_answer", reason, retryable=True)
 
 
 def status_oddity(response: httpx.Response) -> str | None:
@@ -5715,10 +5723,17 @@ def is_status_of_job(response: httpx.Response) -> bool:
 
 
 def is_vouched_for(response: httpx.Response) -> bool:
-    headers = response.headers
-    if headers.get("x-fal-request-id") or headers.get("x-fal-billable-units"):
+    """Whether its headers tell that it is what a model made."""
+    if has_headers_of_a_job(response):
         return True
-    return re.match("image/|video/|audio/", headers.get("content-type", ""), re.I) is not None
+    content_type = response.headers.get("content-type", "")
+    return re.match("image/|video/|audio/", content_type, re.I) is not None
+
+
+def has_headers_of_a_job(response: httpx.Response) -> bool:
+    """Whether fal tells the id of a job beside an answer, or what is billed for it."""
+    headers = response.headers
+    return bool(headers.get("x-fal-request-id") or headers.get("x-fal-billable-units"))
 
 
 def is_bracketed(text: str) -> bool:
@@ -5731,31 +5746,53 @@ def is_last_word(call: Call, response: httpx.Response) -> bool:
     """Whether an error answer would be the same again: fal refuses the key, or knows no such job,
     or the model has refused it.
     """
-    status, answer = response.status_code, json_of(response)
-    if not response.is_error or not isinstance(answer, dict):
-        return False
-    if not (answer.get("detail") or answer.get("error") or is_text(answer.get("status"))):
+    status = response.status_code
+    if not response.is_error or not gives_a_reason(response):
         return False
     if status in (401, 403):
         return True
-    reason = str(answer.get("detail"))
-    if status == 404:  # fal may not know at once, nor at each of its places, what it has taken
-        is_known = call.job.state in (JobState.ACCEPTED, JobState.CANCELLED)
-        return not is_known or (reason.startswith("Path ") and not call.is_status)
+    if status == 404:
+        return is_unknown_for_good(call, response)
     if call.is_status:
         return status in (405, 410)
     if status < 500:
-        is_early = status == 400 and "in progress" in reason
+        is_early = status == 400 and "in progress" in str(detail_of(response))
         return not is_early and status not in (408, 409, 425, 429)
-    is_models_word = isinstance(answer.get("detail"), list) or call.job.failed
-    headers = response.headers
-    has_timed_out = "x-fal-request-timeout-type" in headers
-    return is_models_word or has_timed_out or retry_by_fal(headers) is not None
+    if isinstance(detail_of(response), list) or call.job.failed:  # the model's own word
+        return True
+    has_timed_out = "x-fal-request-timeout-type" in response.headers
+    return has_timed_out or retry_by_fal(response.headers) is not None
+
+
+def gives_a_reason(response: httpx.Response) -> bool:
+    """Whether an error answer is JSON that says what is wrong."""
+    answer = json_of(response)
+    if not isinstance(answer, dict):
+        return False
+    return bool(answer.get("detail") or answer.get("error") or is_text(answer.get("status")))
+
+
+def detail_of(response: httpx.Response) -> Any:
+    """What fal calls the reason of an error answer; None without one."""
+    return descend(json_of(response), ["detail"])
+
+
+def is_unknown_for_good(call: Call, response: httpx.Response) -> bool:
+    """Whether a 404 stays one: fal may not know at once, nor at each of its places, what it has
+    taken.
+    """
+    if call.job.state not in (JobState.ACCEPTED, JobState.CANCELLED):
+        return True
+    return not call.is_status and str(detail_of(response)).startswith("Path ")
 
 
 def answer_for_fal_client(call: Call, response: httpx.Response) -> httpx.Response:
-    """An answer that makes sense, as fal-client reads it."""
-    if call.is_token or response.is_error:
+    """An answer that makes sense, as fal-client reads it; the job learns what that says of it."""
+    if call.is_token:
+        return response
+    if response.is_error:
+        is_about_key = response.status_code in (401, 403)
+        call.job.refused = not call.is_status and not is_about_key
         return response
     if not call.is_status:
         return readable(call, response)
