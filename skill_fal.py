@@ -1102,8 +1102,8 @@ UTF_8_HINT = (
     " Notepad under Encoding."
 )
 
-# What no prompt holds: control characters, but for tabs and line ends (U+0085 is one, too). Names
-# are those that have one.
+# What no prompt holds: control characters, but for tabs and line ends (U+0085 is one, too), and how
+# those are called that messages name.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 CONTROL_NAMES = {
     "\x00": "null",
@@ -1404,17 +1404,17 @@ def read_plain_text(text: str) -> str:
 
 def refuse_control_characters(text: str) -> None:
     """Of no use to a model; they come of wrong encodings and of copies from terminals."""
-    found = CONTROL.search(text)
-    if found is None:
+    match = CONTROL.search(text)
+    if match is None:
         return
-    name = CONTROL_NAMES.get(found[0], "control")
-    line = text.count("\n", 0, found.start()) + 1
-    column = found.start() - text.rfind("\n", 0, found.start())
+    name = CONTROL_NAMES.get(match[0], "control")
+    line = text.count("\n", 0, match.start()) + 1
+    column = match.start() - text.rfind("\n", 0, match.start())
     hint = "Take it out: of control characters, texts hold tabs and line ends alone."
     if name == "null":
         hint = f"Texts in UTF-16 hold it. {UTF_8_HINT}"
     raise usage_error(
-        f"the text holds U+{ord(found[0]):04X}, the {name} character, as character {column} of"
+        f"the text holds U+{ord(match[0]):04X}, the {name} character, as character {column} of"
         f" line {line}",
         hint,
     )
@@ -1430,6 +1430,14 @@ def read_json(text: str) -> Any:
     except (ValueError, RecursionError) as exc:
         raise usage_error(f"not valid JSON: {exc}") from exc
     return value
+
+
+def json_or_none(text: str | bytes) -> Any:
+    """What a text holds that may be JSON; None, as for null, if it is none or nests too deeply."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def without_repeated_keys(pairs: list[tuple[str, Any]]) -> Fields:
@@ -1519,9 +1527,11 @@ def read_named_value(text: str) -> tuple[str, str]:
 
 def refuse_bad_json(text: str) -> None:
     """Refuse a text that may be JSON, if it is, for repeated keys and control characters."""
-    with contextlib.suppress(ValueError, RecursionError):  # it is none, or is read by nobody
+    try:
         value = json.loads(text, object_pairs_hook=without_repeated_keys)
-        refuse_control_characters_in(value)
+    except (ValueError, RecursionError):  # it is none, or is read by nobody
+        return
+    refuse_control_characters_in(value)
 
 
 class NamedValues(argparse.Action):
@@ -1991,7 +2001,7 @@ def as_json(value: Any) -> Any:
     if isinstance(value, list):
         return [as_json(item) for item in value]
     if isinstance(value, str):
-        return [*json_readings(value), value][0]
+        return next(iter(json_readings(value)), value)
     return value
 
 
@@ -2072,9 +2082,8 @@ class Line(str):
 
 def starts_json(line: str) -> bool:
     """Whether a line is meant as JSON; a prompt may start with a word in brackets."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
+    value = json_or_none(line)
+    if value is None:
         return line.startswith("{") or line == "["
     return isinstance(value, (dict, list))
 
@@ -2108,27 +2117,28 @@ def without_quotes_of_spreadsheet(places: Places, source: str) -> Places:
     A prompt may be in quotes for a reason. A spreadsheet is told by a doubled quote, or by all
     lines being in quotes, if there are several.
     """
-    cells = [re.fullmatch('"((?:[^"]|"")+)"', line) for _, line in places]
-    is_of_spreadsheet = any(cell and '""' in cell[1] for cell in cells)
-    if not is_of_spreadsheet and not (len(cells) > 1 and all(cells)):
+    quoted = [line for _, line in places if is_quoted_cell(line)]
+    has_doubled_quotes = any('""' in line[1:-1] for line in quoted)
+    is_all_quoted = len(places) > 1 and len(quoted) == len(places)
+    if not (has_doubled_quotes or is_all_quoted):
         return places
     as_cells: Places = []
-    for cell, (place, line) in zip(cells, places, strict=True):
-        if cell:
-            line = Line(cell[1].replace('""', '"').strip())
+    for place, line in places:
+        if is_quoted_cell(line):
+            line = Line(line[1:-1].replace('""', '"').strip())
         as_cells.append((place, line))
-    note(f"{source}: quotes around {len(list(filter(None, cells)))} line(s) are left out")
+    note(f"{source}: quotes around {len(quoted)} line(s) are left out")
     return as_cells
+
+
+def is_quoted_cell(line: str) -> bool:
+    """Whether a line is as a spreadsheet writes a lone cell that holds a comma or a quote."""
+    return re.fullmatch('"([^"]|"")+"', line) is not None
 
 
 def is_whole_object(text: str) -> bool:
     """Whether a file is one JSON object, on several lines perhaps."""
-    if not text.lstrip().startswith("{"):
-        return False
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
+    return text.lstrip().startswith("{") and isinstance(json_or_none(text), dict)
 
 
 def is_whole_list(text: str) -> bool:
@@ -2140,10 +2150,7 @@ def is_whole_list(text: str) -> bool:
         return True
     if re.match(r"\[\s*\{", text) and text.endswith("]"):
         return True
-    try:
-        return isinstance(json.loads(text), list)
-    except (ValueError, RecursionError):
-        return False
+    return isinstance(json_or_none(text), list)
 
 
 def items_of_list(text: str, source: str) -> Places:
@@ -2160,11 +2167,12 @@ NO_DELIMITER = "\x1f"  # which no text holds
 def rows_of_table(flags: Mapping[str, Flag], text: str, source: str) -> Places:
     """The rows of a spreadsheet under the names of its first row; empty cells are left out."""
     delimiter, table = delimiter_of(text)
+    first_number = 1 + text.count("\n") - table.count("\n")
     reader = csv.reader(io.StringIO(table, newline=""), delimiter=delimiter, strict=True)
     columns: list[str] = []
     places: Places = []
     try:
-        for number, row in enumerate(reader, 1 + text.count("\n") - table.count("\n")):
+        for number, row in enumerate(reader, first_number):
             cells = [cell.strip() for cell in row]
             if not any(cells):
                 continue
@@ -2213,19 +2221,21 @@ def columns_of_table(flags: Mapping[str, Flag], cells: Sequence[str]) -> list[st
 def values_of_row(
     flags: Mapping[str, Flag], columns: Sequence[str], cells: Sequence[str]
 ) -> Fields:
+    """The cells that are not empty by the names of their columns, switches as true or false."""
     values: Fields = {}
-    for index, cell in enumerate(cells):
+    for number, cell in enumerate(cells, 1):
         if not cell:
             continue
-        if index >= len(columns) or not columns[index]:
+        if number > len(columns) or not columns[number - 1]:
             raise usage_error(
-                f"cell {index + 1} has no name in the first row: {cell[:80]}",
+                f"cell {number} has no name in the first row: {cell[:80]}",
                 "A text that holds the delimiter stands in quotes.",
             )
-        values[columns[index]] = cell
-        is_switch = flags[columns[index]].read is None
+        name = columns[number - 1]
+        values[name] = cell
+        is_switch = flags[name].read is None
         if is_switch and cell.lower() in ("true", "false"):
-            values[columns[index]] = cell.lower() == "true"
+            values[name] = cell.lower() == "true"
     return values
 
 
@@ -2243,8 +2253,9 @@ def read_json_value(flags: Mapping[str, Flag], name: str, value: Any) -> Any:
         raise usage_error(f"{name}: not a value: {json.dumps(value)}")
     if value == "-":
         raise usage_error(f"{name}: - does not stand for stdin here")
-    text = value if isinstance(value, str) else json.dumps(value)
-    return read_value(flag.name, flag.read, text)
+    if not isinstance(value, str):
+        value = json.dumps(value)
+    return read_value(flag.name, flag.read, value)
 
 
 # The two kinds of models
@@ -4293,8 +4304,8 @@ def json_readings(text: str) -> list[Any]:
     try:
         return [read_json(text)]
     except Failure:
-        words = {"true": True, "false": False, "none": None}
-        return [words[text.lower()]] if text.lower() in words else []
+        words: dict[str, list[Any]] = {"true": [True], "false": [False], "none": [None]}
+        return words.get(text.lower(), [])
 
 
 # Fitting: from what the flags ask to the arguments of the model
@@ -5656,7 +5667,10 @@ def oddity(call: Call, response: httpx.Response) -> Failure | None:
     if call.is_token:
         return hiccup(response) or token_oddity(response)
     if response.is_success:
-        return oddity_of_success(call, response)
+        reason = oddity_of_success(call, response)
+        if reason is None:
+            return None
+        return Failure("unexpected_answer", reason, retryable=True)
     if is_last_word(call, response):
         return None
     failure = answer_failure(response, response.text)
@@ -5679,14 +5693,10 @@ def token_oddity(response: httpx.Response) -> Failure | None:
     return Failure("unexpected_answer", "fal gave no token of any use")
 
 
-def oddity_of_success(call: Call, response: httpx.Response) -> Failure | None:
+def oddity_of_success(call: Call, response: httpx.Response) -> str | None:
     if call.is_status:
-        reason = status_oddity(response)
-    else:
-        reason = response_oddity(response)
-    if reason is None:
-        return None
-    return Failure("unexpected_answer", reason, retryable=True)
+        return status_oddity(response)
+    return response_oddity(response)
 
 
 def status_oddity(response: httpx.Response) -> str | None:
@@ -6124,14 +6134,6 @@ class StepFile:
         return torn
 
 
-def read_step(line: bytes) -> Any:
-    """The step of a line; None if it cannot be read."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
 def is_same_file(stream: Any, file: int) -> bool:
     """Whether a stream of ours writes to an open file."""
     try:
@@ -6196,7 +6198,7 @@ class Journal:
             if not dry:
                 steps.open()
             for line_number, line in enumerate(steps.lines(), 1):
-                if not self._learn(read_step(line)):
+                if not self._learn(json_or_none(line)):
                     raise steps.unreadable(line_number)
             if not dry:
                 steps.mend()
@@ -6416,7 +6418,7 @@ class History:
             return self._known[start]
         facts = self._known[start] = {}
         for line in self._read()[start]:
-            step = read_step(line)
+            step = json_or_none(line)
             if is_history_step(step):
                 self._learn(facts, step)
             else:
