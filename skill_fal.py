@@ -5975,7 +5975,9 @@ class StepFile:
     STEP = rb'\{"job": "[0-9a-f]{32}-\d+", "state": "'
 
     def __init__(self, path: str, kind: str, is_shared: bool = False) -> None:
-        self._path, self._kind, self._is_shared = path, kind, is_shared
+        self._path = path
+        self._kind = kind
+        self._is_shared = is_shared
         self._file = -1
 
     def open(self, seconds: float = 0.0) -> None:
@@ -6102,19 +6104,10 @@ class StepFile:
             return
         with open_regular_file(self._path) as file:
             steps = re.findall(self.STEP + rb".*\n", file.read())
-        names = [step[: step.index(b",")] for step in steps]
-        sizes: collections.Counter[bytes] = collections.Counter()
-        for name, step in zip(names, steps, strict=True):
-            sizes[name] += len(step)
-        kept: set[bytes] = set()
-        for name in dict.fromkeys(reversed(names)):
-            rest -= sizes[name]
-            if rest < 0:
-                break
-            kept.add(name)
+        kept = jobs_told_last(steps, rest)
         with PartFile(os.path.dirname(self._path), mode=0o600) as part:
-            for name, step in zip(names, steps, strict=True):
-                if name in kept:
+            for step in steps:
+                if start_of_step(step) in kept:
                     part.write(step)
             part.finish(sync=True)
             if os.name == "nt":  # which replaces no open file, and has no lock to give back
@@ -6132,6 +6125,25 @@ class StepFile:
                 return torn
             size *= 1024
         return torn
+
+
+def start_of_step(line: bytes) -> bytes:
+    """The part of a line that names the job."""
+    return line[: line.find(b",")]
+
+
+def jobs_told_last(steps: Sequence[bytes], room: int) -> set[bytes]:
+    """The jobs of the last steps, by how these start, whose steps have so many bytes at most."""
+    sizes: collections.Counter[bytes] = collections.Counter()
+    for step in steps:
+        sizes[start_of_step(step)] += len(step)
+    kept: set[bytes] = set()
+    for start in dict.fromkeys(map(start_of_step, reversed(steps))):
+        room -= sizes[start]
+        if room < 0:
+            break
+        kept.add(start)
+    return kept
 
 
 def is_same_file(stream: Any, file: int) -> bool:
@@ -6243,7 +6255,7 @@ class Journal:
         if is_list_of_saved(facts.get("saved")):
             job.saved = facts["saved"]
         topic = str(job.arguments.get("image_url") or job.arguments.get("prompt"))
-        about = {"model": endpoint, "about": redact(topic)[:200]}
+        about = {"model": endpoint, "about": redact(topic)[:MAX_ABOUT]}
         # Before the list of all jobs: what cannot be recorded here is not sent.
         job.records.insert(0, functools.partial(self._record, name, about))
 
@@ -6333,8 +6345,8 @@ class History:
     def __init__(self) -> None:
         self.command: str | None = None  # whose jobs are recorded; an importer's are not
         self._lines: dict[bytes, list[bytes]] | None = None  # of each job, by how they start
-        self._known: dict[bytes, Fields] = {}  # of the jobs that were asked for
-        self._patience = LOCK_PATIENCE
+        self._facts_read: dict[bytes, Fields] = {}  # of the jobs that were asked for
+        self._seconds_to_lock = LOCK_PATIENCE
         self._is_broken = False
 
     def attach(self, job: Job) -> None:
@@ -6349,20 +6361,20 @@ class History:
     def append(self, step: Fields) -> None:
         """Put a step on disk, if that can be done, whoever else appends to the list."""
         start = StepFile.START + step["job"].encode() + b'"'
-        if start in self._known:
-            self._learn(self._known[start], step)
+        if start in self._facts_read:
+            self._learn(self._facts_read[start], step)
         if self._is_off:
             return
         try:
             path = self._path()
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             with contextlib.closing(StepFile(path, "list of jobs", is_shared=True)) as steps:
-                steps.open(self._patience)
+                steps.open(self._seconds_to_lock)
                 steps.mend()
                 steps.append(step)
                 steps.drop_oldest(MAX_HISTORY_BYTES, HISTORY_BYTES_KEPT)
         except (OSError, Failure) as exc:
-            self._patience = 0.0
+            self._seconds_to_lock = 0.0  # each job of a batch would wait as long
             if not self._is_broken:
                 note(f"the job is not in the list of jobs: {reason_of(exc)}")
             self._is_broken = True
@@ -6391,7 +6403,7 @@ class History:
             note(failure.message)
             return None
         for start in reversed(jobs):
-            if any(fact in line for line in jobs[start]):  # to read all of them takes a second
+            if any(fact in line for line in jobs[start]):  # to parse all of them takes a second
                 facts = self._facts(start)
                 if "model" in facts and facts.get("request_id") == request_id:
                     return facts
@@ -6407,16 +6419,16 @@ class History:
             return self._lines
         for line in StepFile(path, "list of jobs", is_shared=True).lines():
             if line.startswith(StepFile.START):
-                self._lines.setdefault(line[: line.find(b",")], []).append(line)
+                self._lines.setdefault(start_of_step(line), []).append(line)
             else:
                 self._say_damaged()
         return self._lines
 
     def _facts(self, start: bytes) -> Fields:
         """What the steps of a job tell of it, those of this command included."""
-        if start in self._known:
-            return self._known[start]
-        facts = self._known[start] = {}
+        if start in self._facts_read:
+            return self._facts_read[start]
+        facts = self._facts_read[start] = {}
         for line in self._read()[start]:
             step = json_or_none(line)
             if is_history_step(step):
@@ -6457,7 +6469,8 @@ class JobRecord:
     """What the list is told of one job, as a step each time."""
 
     def __init__(self, history: History, job: Job) -> None:
-        self._history, self._job = history, job
+        self._history = history
+        self._job = job
         self._name: str | None = None  # of the job in the list
         self._state = ""  # that the list knows
 
@@ -6465,15 +6478,12 @@ class JobRecord:
         if state == JobState.SENT:
             self._begin()
             facts = self._what_is_sent()
-        elif self._name is None and not self._is_known():
+        elif self._name is None and not self._find():
             return
         if self._tells_nothing(state, facts):
             return
         self._state = state
-        if "error" in facts:
-            facts["error"]["message"] = without_data(facts["error"]["message"])
-        if "result" in facts:
-            facts["result"] = kept_response(facts["result"], self._job.arguments)
+        facts = self._without_files(facts)
         facts.update(self._what_is_billed())
         if state != JobState.SENT and is_request_id(self._job.answer_id):
             facts["request_id"] = self._job.answer_id
@@ -6484,20 +6494,32 @@ class JobRecord:
         if self._state != JobState.REFUSED:
             self._name = f"{os.urandom(16).hex()}-1"
 
-    def _is_known(self) -> bool:
-        """Whether the list knows a job that this command has not sent."""
-        known = self._history.find(self._job.request_id)
-        if known is None:
+    def _find(self) -> bool:
+        """Look up a job that this command has not sent; returns whether the list knows it."""
+        facts = self._history.find(self._job.request_id)
+        if facts is None:
             return False
-        self._name, self._state = known["job"], known["state"]
+        self._name = facts["job"]
+        self._state = facts["state"]
         return True
 
     def _tells_nothing(self, state: JobState, facts: Fields) -> bool:
         """Whether the list knows as much: commands may look at a job any number of times."""
         if state == JobState.LOST and self._state == JobState.DONE:
             return True
-        is_same_end = state in (JobState.FAILED, JobState.LOST) or not facts
-        return state == self._state and is_same_end
+        if state != self._state:
+            return False
+        return state in (JobState.FAILED, JobState.LOST) or not facts
+
+    def _without_files(self, facts: Fields) -> Fields:
+        """The facts of a step with no more of files in them than the list keeps."""
+        lean = dict(facts)
+        if "error" in facts:
+            message = without_data(facts["error"]["message"])
+            lean["error"] = {**facts["error"], "message": message}
+        if "result" in facts:
+            lean["result"] = kept_response(facts["result"], self._job.arguments)
+        return lean
 
     def _what_is_billed(self) -> Fields:
         """The units of the job's own answers: it may be another than what was sent before."""
@@ -6571,7 +6593,7 @@ def without_pictures(value: Any) -> Any:
         return value
     text = without_data(value)
     if len(text) > MAX_WORD and not re.search(r"\s", text):
-        return f"{text[:40]}…"
+        return f"{redact(text)[:40]}…"  # no half of a key, which nobody would know again
     return text
 
 
