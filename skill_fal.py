@@ -296,7 +296,7 @@ class Failure(Exception):
             request_id=self.request_id,
             status=self.status,
             retryable=self.may_be_repeated(),
-            hint=self.hint or advice(self),
+            hint=advice(self),
             details=self._bounded_details(),
         )
 
@@ -11644,13 +11644,12 @@ def nesting_failure(exc: BaseException) -> Failure:
 
 
 def system_failure(exc: Any) -> Failure:
-    """What the system says of a file that the user named, or else of the machine. Connections
-    have their own exceptions.
+    """What the system says of a file that the user named, or else of the machine, which is out of
+    nothing: see explain. Connections have their own exceptions.
     """
-    failure = machine_failure(exc)
-    if failure is None and exc.filename:
-        failure = usage_error(reason_of(exc))
-    return failure or Failure("machine_error", f"this machine refuses: {reason_of(exc)}")
+    if exc.filename:
+        return usage_error(reason_of(exc))
+    return Failure("machine_error", f"this machine refuses: {reason_of(exc)}")
 
 
 def missing_package(exc: Any) -> Failure | None:
@@ -11726,13 +11725,19 @@ def unexpected_answer(exc: Exception) -> Failure:
 
 
 def advice(failure: Failure) -> str | None:
-    """The next thing to do."""
+    """The next thing to do: what the failure says itself, or what follows from its kind and its
+    job. What is wrong with the machine or the network hides no job that fal has.
+    """
+    has_job = leaves_a_job(failure)
+    if failure.hint and not (has_job and failure.type in CAUSES_HERE):
+        return failure.hint
     if failure.exit in GIVEN_UP and failure.job and failure.job.hint:
         return failure.job.hint
-    if leaves_a_job(failure):
+    if has_job:
         fetching = result_command(failure.model, failure.request_id)
-        if failure.exit == Exit.CREDENTIALS:
-            return f"{hint_on_the_key(failure)} Then look the job up: {fetching}"
+        remedy = remedy_for(failure)
+        if remedy:
+            return f"{remedy} Then look the job up: {fetching}"
         return f"Look the job up: {fetching}"
     if failure.job and failure.job.in_doubt:
         return IN_DOUBT_HINT
@@ -11743,9 +11748,24 @@ def advice(failure: Failure) -> str | None:
     return advice_on_the_model(failure)
 
 
+# The types of failures whose hints are about the machine or the network.
+CAUSES_HERE = ("machine_error", "proxy_refused", "certificate_refused")
+
+
+def remedy_for(failure: Failure) -> str | None:
+    """What has to be done before a job can be looked up; None if nothing has."""
+    if failure.type in CAUSES_HERE:
+        return failure.hint
+    if failure.exit == Exit.CREDENTIALS:
+        return hint_on_the_key(failure)
+    return None
+
+
 def hint_on_the_key(failure: Failure) -> str:
     kind = ERRORS.get(failure.type)
-    return (kind and kind.hint) or KEY_HINT
+    if kind is None or not kind.hint:
+        return KEY_HINT
+    return kind.hint
 
 
 def leaves_a_job(failure: Failure) -> bool:
