@@ -4649,7 +4649,9 @@ def key_in(variable: str) -> str:
 def hint_on_other_keys(has_id: bool, has_secret: bool) -> str | None:
     """What to do where FAL_KEY is not set, and half of it is, or a variable of another name."""
     if has_id != has_secret:
-        missing = "FAL_KEY_SECRET" if has_id else "FAL_KEY_ID"
+        missing = "FAL_KEY_ID"
+        if has_id:
+            missing = "FAL_KEY_SECRET"
         return f"Half of it is set: set {missing}, too, or FAL_KEY to a key of {KEYS_PAGE}."
     names = other_key_variables()
     if not names:
@@ -4665,7 +4667,9 @@ def other_key_variables() -> list[str]:
     """The variables that other tools read a key of fal's from, or might."""
     names = []
     for name in os.environ:
-        if "FAL" not in name.upper() or name in KEY_VARIABLES or name.upper().endswith(ID_ENDING):
+        if "FAL" not in name.upper():  # which is quicker than to match
+            continue
+        if name in KEY_VARIABLES or name.upper().endswith(ID_ENDING):
             continue
         if re.fullmatch(KEY_NAME, name, re.I) and key_in(name):
             names.append(name)
@@ -6816,10 +6820,17 @@ def type_called(content_type: str) -> FileType | None:
     name = content_type.partition(";")[0].strip().lower()
     plain = name.replace("/x-", "/")
     for spelling in (name, plain, plain.replace("/", "/x-")):
-        spelling = TYPE_NAMES.get(spelling, spelling)
-        for file_type in FILE_TYPES:
-            if file_type.content_type == spelling:
-                return file_type
+        row = row_of_type(TYPE_NAMES.get(spelling, spelling))
+        if row is not None:
+            return row
+    return None
+
+
+def row_of_type(content_type: str) -> FileType | None:
+    """The row that is called just so; None if there is none."""
+    for file_type in FILE_TYPES:
+        if file_type.content_type == content_type:
+            return file_type
     return None
 
 
@@ -6835,8 +6846,12 @@ def type_named(name: str) -> FileType | None:
 
 def is_within(narrow: FileType, wide: FileType) -> bool:
     """Whether all that the narrow type tells of a file is true if it is of the wide one, too."""
-    outer = type_called(narrow.within) if narrow.within else None
-    return outer is not None and (outer == wide or is_within(outer, wide))
+    outer = row_of_type(narrow.within)
+    while outer is not None:
+        if outer == wide:
+            return True
+        outer = row_of_type(outer.within)
+    return False
 
 
 def file_types(
@@ -6856,19 +6871,25 @@ def file_types(
             believed.append(claim)
     if believed and believed[-1].content_type in FAMILIES:
         usual = type_called(FAMILIES[believed[-1].content_type])
-        believed += [usual] if usual else []
+        assert usual
+        believed.append(usual)
     return believed
 
 
 def has_binary(head: bytes) -> bool:
     """Whether no text starts so, be it in UTF-16."""
-    return b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    marks = (BYTE_ORDER_MARKS["utf-16-le"], BYTE_ORDER_MARKS["utf-16-be"])
+    return b"\0" in head and not head.startswith(marks)
 
 
 def content_type_for(head: bytes, name: str = "") -> str:
     """The content type of a file of that name; of an empty one nothing is known."""
-    types = file_types(head, names=[name]) if head else []
-    return types[-1].content_type if types else BINARY
+    if not head:
+        return BINARY
+    types = file_types(head, names=[name])
+    if not types:
+        return BINARY
+    return types[-1].content_type
 
 
 def media_type(head: bytes) -> str | None:
@@ -8023,10 +8044,13 @@ def extension_for(types: Sequence[FileType], asked: str, name: str) -> str:
 # ---------------------------------------------------------------------------------------------
 
 
+# Addresses: what an answer may lead to, and what fal can reach. This keeps answers from sending the
+# program to its own machine, or to its neighbours.
+
+
 async def public_addresses(url: httpx.URL) -> list[str]:
     """The addresses that a URL is fetched from; none where its host is fal's own, or is left to a
-    proxy. Keeps answers from sending this program to its own machine, or to its neighbours:
-    raises a Failure where an address, or the name, is not public.
+    proxy. Raises a Failure where an address, or the name, is not public.
     """
     host = url.raw_host.decode().rstrip(".").lower()
     literal = literal_address(host)
@@ -8038,8 +8062,9 @@ async def public_addresses(url: httpx.URL) -> list[str]:
         raise refused_url(url, f"{host} is a name of a local network")
     if is_of_fal(url) or proxy_for(url) is not None:
         return []
-    addresses = [literal] if literal else await addresses_by_name(url, host)
-    return [str(address) for address in addresses]
+    if literal is not None:
+        return [str(literal)]
+    return [str(address) for address in await addresses_by_name(url, host)]
 
 
 def is_of_fal(url: httpx.URL) -> bool:
@@ -8070,7 +8095,9 @@ def is_in_tunnel(address: IPAddress) -> bool:
 
 
 def judged_in_tunnel(url: httpx.URL, address: IPAddress) -> bool:
-    """Whether an address among a tunnel's is to be connected to; what leads home is refused."""
+    """Whether an address among a tunnel's is to be connected to. Unique-local ones, which a VPN
+    gives beside its own, are left out; what leads home is refused.
+    """
     if is_in_tunnel(address):
         return True
     if address in ipaddress.ip_network(UNIQUE_LOCAL):
@@ -8137,13 +8164,16 @@ LOCAL_DOMAINS = (
 
 
 def is_public_name(host: str) -> bool:
-    # the system takes 127.1 and 0x7f.1 for addresses, too
-    is_numeric = re.search(r"(^|\.)(\d+|0x[0-9a-f]*)$", host)
-    is_local = host.endswith(LOCAL_DOMAINS)
-    return "." in host and not (is_numeric or is_local)
+    """Whether a name may be one of the internet's, and is none of a local network."""
+    if "." not in host or host.endswith(LOCAL_DOMAINS):
+        return False
+    # The system takes 127.1 and 0x7f.1 for addresses, too.
+    is_numeric = re.search(r"(^|\.)(\d+|0x[0-9a-f]*)$", host) is not None
+    return not is_numeric
 
 
 async def resolve_host(url: httpx.URL, host: str) -> list[IPAddress]:
+    """The addresses of a name, in the order in which they are to be tried."""
     try:
         infos = await asyncio.get_running_loop().getaddrinfo(host, url.port or 443)
     except UnicodeError as exc:  # a label that is empty, or too long
@@ -8224,7 +8254,9 @@ def embedded_by(
 
 
 def embedded_address(address: IPAddress, length: int) -> ipaddress.IPv4Address:
-    """What stands behind a prefix of so many bits, around the eight from 64 on, which are zero."""
+    """The four octets behind a prefix of so many bits; the ninth of the address, which is zero, is
+    none of them.
+    """
     octets = address.packed
     if length < 96:
         octets = octets[:8] + octets[9:]
@@ -8255,6 +8287,9 @@ def wrapped_address(address: IPAddress) -> IPAddress | None:
     if address.teredo:
         return address.teredo[1]
     return address.ipv4_mapped or address.sixtofour
+
+
+# Fetching one file
 
 
 @contextlib.asynccontextmanager
@@ -11519,11 +11554,12 @@ def proxy_on_the_way(target: httpx.URL | None) -> Proxy | None:
 
 
 def url_asked(exc: BaseException) -> httpx.URL | None:
-    """What a request was for that one of httpx's exceptions is about."""
+    """The URL of the request that one of httpx's exceptions is about."""
     request: httpx.Request | None = getattr(exc, "_request", None)  # `request` would raise
     if request is None:
         return None
-    return request.url.copy_with(netloc=request.headers["host"].encode())  # and no address of it
+    # The host by its name: what was checked is connected to by its address.
+    return request.url.copy_with(netloc=request.headers["host"].encode())
 
 
 def unsent_failure(exc: httpx.RequestError) -> Failure:
