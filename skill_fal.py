@@ -9273,18 +9273,24 @@ class Forecast(NamedTuple):
 
     def room_in(self, limit: float) -> str:
         """How many of the jobs would fit into a limit; or of the one job's images, how many."""
-        jobs = len(self.quantities[0][1])
-        if jobs > 1:
+        _, quantities = self.quantities[0]
+        if len(quantities) > 1:
             number = min(reckoning.jobs_within(limit) for reckoning in self.reckonings())
-            return f"{number or 'none'} of the {jobs} jobs would fit into {money(limit)} USD"
-        whole = self.quantities[0][1][0]
-        if whole.results == 1:
+            jobs = f"{len(quantities)} jobs"
+            return f"{number or 'none'} of the {jobs} would fit into {money(limit)} USD"
+        (quantity,) = quantities
+        if quantity.results == 1:
             return f"it does not fit into {money(limit)} USD"
-        fewer = int(whole.results * limit / self.dearest.total)
-        if fewer and self.of_results(fewer).dearest.total > limit:
-            fewer = 0
-        things = number_of(whole.results, whole.thing)
+        fewer = self._results_within(quantity.results, limit)
+        things = number_of(quantity.results, quantity.thing)
         return f"{fewer or 'none'} of its {things} would fit into {money(limit)} USD"
+
+    def _results_within(self, results: float, limit: float) -> int:
+        """How many of the one job's results would fit into a limit that all of them exceed."""
+        fewer = int(results * limit / self.dearest.total)
+        if fewer and self.of_results(fewer).dearest.total > limit:  # a unit at least is billed
+            return 0
+        return fewer
 
     def of_results(self, results: int) -> Forecast:
         """The same for jobs that make so many results each."""
@@ -9339,8 +9345,10 @@ def by_list_price(price: Price, quantities: Sequence[Quantity], average: float) 
 
 def unknown_among(quantities: Iterable[Quantity]) -> str:
     """Why it is not known how much a job takes; empty if it is of all."""
-    reasons = [quantity.unknown for quantity in quantities if quantity.unknown]
-    return next(iter(reasons), "")
+    for quantity in quantities:
+        if quantity.unknown:
+            return quantity.unknown
+    return ""
 
 
 def calls_in_words(calls: int) -> str:
@@ -9373,7 +9381,9 @@ def quantities_in_words(quantities: Sequence[Quantity]) -> str:
 
 
 def number_of(count: float, thing: str) -> str:
-    return f"{count:.12g} {thing}{'' if count == 1 else 's'}"
+    if count == 1:
+        return f"1 {thing}"
+    return f"{count:.12g} {thing}s"
 
 
 def money(amount: float) -> str:
@@ -9428,8 +9438,9 @@ class Unit(NamedTuple):
     def words(self) -> str:
         if self.number != 1 or self.measure is not_measured:
             return f"per {self.name}"
-        article = "an" if self.noun.startswith(("a", "e", "i", "o", "hour")) else "a"
-        return f"{article} {self.noun}"
+        if self.noun.startswith(("a", "e", "i", "o", "hour")):
+            return f"an {self.noun}"
+        return f"a {self.noun}"
 
 
 class Quantity(NamedTuple):
@@ -9457,13 +9468,9 @@ def quantity_of(demand: Demand, unit: Unit) -> Quantity:
     results = demand.results
     thing = unit.thing or demand.thing
     measured = unit.measure(demand)
-    words = measured.words
     if measured.amount is None:
-        least = measured.least / unit.size
-        known = f"{unit.of(least)} at least"
-        if least * results < 1:
-            known = f"{unit.of(1)} in all at least"
-        return Quantity(results, least, thing, known, unknown=words)
+        return quantity_at_least(unit, results, thing, measured)
+    words = measured.words
     each = round(measured.amount / unit.size, 9)
     if unit.is_whole and unit.number != 1:
         each = math.ceil(each)
@@ -9477,18 +9484,30 @@ def quantity_of(demand: Demand, unit: Unit) -> Quantity:
     return quantity
 
 
+def quantity_at_least(unit: Unit, results: float, thing: str, measured: Measured) -> Quantity:
+    """What results take at least of which nobody knows how much they take."""
+    each = measured.least / unit.size
+    words = f"{unit.of(each)} at least"
+    if each * results < 1:
+        words = f"{unit.of(1)} in all at least"
+    return Quantity(results, each, thing, words, unknown=measured.words)
+
+
 def dearer_tier(demand: Demand) -> str:
     """The resolution that is asked for, if it is above the model's own: fal's list has one price,
     and some models take double for 4K (2026).
     """
-    held = {size_field.name: size_field for size_field in Canvas(demand.named_fields).fields}
+    asked_sizes = Canvas(demand.named_fields).fields
+    asked_by_name = {size_field.name: size_field for size_field in asked_sizes}
     for size_field in Canvas(demand.fitted.model_fields).fields:
-        if size_field.name not in demand.arguments or not size_field.is_resolution:
+        name = size_field.name
+        is_asked = name in demand.arguments and name in asked_by_name
+        if not is_asked or not size_field.is_resolution:
             continue
-        usual = extent_held(size_field).pixels
-        asked = extent_held(held[size_field.name]).pixels if size_field.name in held else ()
-        if usual and asked and max(asked) > 1.01 * max(usual):
-            return f"{size_field.name} {str(demand.arguments[size_field.name])[:40]}"
+        usual = max(extent_held(size_field).pixels, default=0.0)
+        asked = max(extent_held(asked_by_name[name]).pixels, default=0.0)
+        if usual and asked > 1.01 * usual:
+            return f"{name} {str(demand.arguments[name])[:40]}"
     return ""
 
 
@@ -9498,8 +9517,7 @@ def with_surcharges(demand: Demand, quantity: Quantity) -> Quantity:
         words = surcharge_in_words(demand, field)
         if not words:
             continue
-        factors = [FACTOR_WORDS.get(word) or as_number(word) for word in factors_in(words)]
-        factor = max([number for number in factors if number], default=0.0)
+        factor = largest_factor(words)
         if factor <= 1:
             reason = f"the model says that {field.name} changes the price"
             return quantity._replace(unknown=reason)
@@ -9509,6 +9527,14 @@ def with_surcharges(demand: Demand, quantity: Quantity) -> Quantity:
             words=" x ".join(filter(None, [quantity.words, shown])),
         )
     return quantity
+
+
+def largest_factor(text: str) -> float:
+    """The largest of the factors that a text names; 0 if it names none."""
+    factors = [0.0]
+    for word in factors_in(text):
+        factors.append(FACTOR_WORDS.get(word) or as_number(word) or 0.0)
+    return max(factors)
 
 
 def surcharge_in_words(demand: Demand, field: ModelField) -> str:
@@ -9522,8 +9548,10 @@ def surcharge_in_words(demand: Demand, field: ModelField) -> str:
     sentences = re.split(r"(?<=[.!])\s", field.description[:MAX_REFERENCE].lower())
     told = " ".join(text for text in sentences if re.search(PRICE_WORDS, text))
     is_dearer = re.search(DEARER_WORDS, told) is not None or factors_in(told) != []
-    named = [offered for offered in offered_values(field.schema) if is_named_in(told, offered)]
-    if not is_dearer or (named and not is_named_in(told, value)):
+    if not is_dearer:
+        return ""
+    names_values = any(is_named_in(told, offered) for offered in offered_values(field.schema))
+    if names_values and not is_named_in(told, value):
         return ""
     return told
 
@@ -9531,13 +9559,16 @@ def surcharge_in_words(demand: Demand, field: ModelField) -> str:
 def is_named_in(text: str, value: Any) -> bool:
     """Whether the first word of a value stands in a text, be it as "8s"."""
     words = words_of(str(value))
-    return bool(words) and re.search(rf"\b{re.escape(words[0])}s?\b", text) is not None
+    if not words:
+        return False
+    return re.search(rf"\b{re.escape(words[0])}s?\b", text) is not None
 
 
 def factors_in(text: str) -> list[str]:
     """2 of "2x" or "2.0 times", or a word such as double."""
-    found = re.findall(rf"\b({MEASURE}) ?(?:x|times)\b|\b({'|'.join(FACTOR_WORDS)})", text)
-    return [number or word for number, word in found]
+    words = "|".join(FACTOR_WORDS)
+    pairs = re.findall(rf"\b({MEASURE}) ?(?:x|times)\b|\b({words})", text)
+    return [number or word for number, word in pairs]
 
 
 PRICE_WORDS = r"(?<!at the )\bcosts?\b|\b(pric(e|es|ed|ing)|charge[sd]?|bill(s|ed|ing)?)\b"
@@ -9720,7 +9751,7 @@ def one_unit(demand: Demand) -> Measured:
 
 def seconds_of(demand: Demand) -> Measured:
     """The longest of the lengths that are told: in seconds, in shots, or in frames at a rate."""
-    lengths = []
+    lengths: list[Measured] = []
     seconds = max([*lengths_in_seconds(demand), length_of_shots(demand)])
     if seconds:
         lengths.append(Measured(seconds, f"{seconds:.12g} s"))
@@ -9738,14 +9769,14 @@ def unless_decided_by_media(demand: Demand, length: Measured) -> Measured:
     """A length, unless it is a default that may not hold for what is sent, as of an avatar, or
     stands where the model may not read it.
     """
-    fields = [*length_fields(demand), *demand.frame_fields]
-    if fields and all(field.name in demand.unnamed for field in fields):
-        reason = f"the model names no {fields[0].name}"
-        return Measured(None, reason, least=length.amount or 0.0)
-    is_asked_for = any(field.name in demand.arguments for field in fields)
-    if is_asked_for or not demand.media("video", "audio"):
+    names = [field.name for field in (*length_fields(demand), *demand.frame_fields)]
+    is_asked_for = any(name in demand.arguments for name in names)
+    if names and demand.unnamed.issuperset(names):
+        reason = f"the model names no {names[0]}"
+    elif is_asked_for or not demand.media("video", "audio"):
         return length
-    reason = "a clip or a sound that is sent decides how long the result will be"
+    else:
+        reason = "a clip or a sound that is sent decides how long the result will be"
     return Measured(None, reason, least=length.amount or 0.0)
 
 
@@ -9801,15 +9832,17 @@ def length_of_shots(demand: Demand) -> float:
     return seconds
 
 
-def most_frames(demand: Demand) -> float | None:
+def most_frames(demand: Demand) -> float:
+    """The largest number of frames that a field tells; 0 if none does."""
     fields = [field for field in length_fields(demand) if is_in_frames(demand, field)]
-    numbers = [demand.amount(field) or 0.0 for field in [*fields, *demand.frame_fields]]
-    return max(numbers, default=0.0) or None
+    fields += demand.frame_fields
+    numbers = [demand.amount(field) or 0.0 for field in fields]
+    return max(numbers, default=0.0)
 
 
 def frames_of(demand: Demand) -> Measured:
     """The number of frames; or as many as the rate makes of the seconds."""
-    numbers = [most_frames(demand) or 0.0]
+    numbers = [most_frames(demand)]
     seconds = seconds_of(demand).amount
     if seconds and demand.rate:
         numbers.append(math.ceil(round(seconds * demand.rate, 6)))
@@ -9839,13 +9872,19 @@ def characters_of(demand: Demand) -> Measured:
     texts = {field.name: field.default for field in demand.fields}
     length = 0
     for leaf in leaves(texts):
-        words = words_of(leaf.name)
-        is_named = bool(words) and re.fullmatch(TEXT_WORDS, words[-1]) and "negative" not in words
-        if is_named and isinstance(leaf.value, str) and not is_media_source(leaf.name, leaf.value):
+        if isinstance(leaf.value, str) and is_counted_text(leaf.name, leaf.value):
             length += len(leaf.value)
     if not length:
         return Measured(None, "no text is sent that could be counted")
     return Measured(length, number_of(length, "character"))
+
+
+def is_counted_text(name: str, text: str) -> bool:
+    """Whether a text is one that is read aloud or written about, as its name tells."""
+    words = words_of(name)
+    if not words or "negative" in words or not re.fullmatch(TEXT_WORDS, words[-1]):
+        return False
+    return not is_media_source(name, text)
 
 
 def megapixels_of(demand: Demand) -> Measured:
@@ -9882,25 +9921,25 @@ def processed_megapixels_of(demand: Demand) -> Measured:
     result = megapixels_of(demand)
     if demand.media("video"):
         return Measured(None, "the size of a clip that is sent is not known", result.least)
-    sent = 0.0
-    has_unknown = False
-    for source in demand.media("image"):
-        pixels = pixels_of_picture(source)
-        has_unknown = has_unknown or pixels is None
-        sent += megapixels_in(pixels or 0.0).amount or 0.0
-    if has_unknown:
+    sizes = [pixels_of_picture(source) for source in demand.media("image")]
+    sent = math.fsum(megapixels_in(pixels or 0.0).amount or 0.0 for pixels in sizes)
+    if None in sizes:
         reason = "the size of a picture that is not here is not known"
         return Measured(None, reason, least=sent + (result.amount or 0.0))
     if not sent:
         return result
-    words = f"({number_of(sent, 'megapixel')} sent + {result.words})"
+    sent_in_words = f"{number_of(sent, 'megapixel')} sent"
     if result.amount is not None:
-        return Measured(sent + result.amount, words)
-    canvas = Canvas(demand.fields)
-    has_size = not demand.fitted.fields or canvas.fields or canvas.sides
-    if has_size or demand.thing == "clip":
+        return Measured(sent + result.amount, f"({sent_in_words} + {result.words})")
+    if may_have_a_size(demand) or demand.thing == "clip":
         return Measured(None, result.words, least=sent)
-    return Measured(sent, f"{number_of(sent, 'megapixel')} sent")
+    return Measured(sent, sent_in_words)
+
+
+def may_have_a_size(demand: Demand) -> bool:
+    """Whether the model has fields for a size, or its schema is not known."""
+    canvas = Canvas(demand.fields)
+    return not demand.fitted.fields or bool(canvas.fields or canvas.sides)
 
 
 def pixels_of_result(demand: Demand) -> float | None:
@@ -10042,28 +10081,37 @@ def unit_of(name: Any) -> Unit:
     unknown = Unit(text[:MAX_UNIT_NAME] or "unit", "", not_measured)
     if not isinstance(name, str) or len(text) > MAX_UNIT_NAME:
         return unknown
-    plain = re.sub(rf"^\W*{CURRENCY_BEFORE}", "", text).replace("(s)", "")
-    plain = re.sub(r"mega[\s_-]+pixel", "megapixel", plain)
-    plain = re.sub(r"^([\d.]*)\s*s$", r"\1 second", plain)
-    parts = re.findall(NUMBER_OR_WORD, plain)
-    numbers = [part for part in parts if part[0].isdigit()]
+    parts = re.findall(NUMBER_OR_WORD, without_currency(text))
     words = [part for part in parts if not part[0].isdigit()]
     words = [word for word in words if not re.fullmatch(FILLERS, word)] or words
     for row in UNITS:
         nouns = [word for word in words if re.fullmatch(row.words, word)]
-        if not nouns:
+        others = [word for word in words if word not in nouns]
+        if not nouns or not may_stand_beside(row, others):
             continue
-        if not may_stand_beside(row, [word for word in words if word not in nouns]):
-            continue
+        number = number_of_unit(parts, nouns[0])
+        if number is None:
+            return unknown
         scale = math.prod(row.scales.get(word, 1.0) for word in words)
-        if not numbers:
-            return unit_of_row(row, nouns, scale)
-        size = float(numbers[0].replace(",", "")) * scale
-        is_before = parts.index(numbers[0]) < parts.index(nouns[0])
-        if len(numbers) == 1 and is_before and size:
-            return unit_of_row(row, nouns, size)
-        return unknown
+        return unit_of_row(row, nouns, number * scale)
     return unknown
+
+
+def without_currency(name: str) -> str:
+    """The name of a unit without the "$0.05 per" that may come before, in its usual spelling."""
+    plain = re.sub(rf"^\W*{CURRENCY_BEFORE}", "", name).replace("(s)", "")
+    plain = re.sub(r"mega[\s_-]+pixel", "megapixel", plain)
+    return re.sub(r"^([\d.]*)\s*s$", r"\1 second", plain)
+
+
+def number_of_unit(parts: Sequence[str], noun: str) -> float | None:
+    """The one number before the noun, 1 without any; None if a name has numbers that are not so."""
+    numbers = [part for part in parts if part[0].isdigit()]
+    if not numbers:
+        return 1.0
+    if len(numbers) > 1 or parts.index(numbers[0]) > parts.index(noun):
+        return None
+    return float(numbers[0].replace(",", "")) or None
 
 
 def may_stand_beside(row: UnitRow, words: Sequence[str]) -> bool:
