@@ -155,6 +155,7 @@ if TYPE_CHECKING:
     import ssl
     import tempfile
     import traceback
+    import unicodedata
     import urllib.request as urllib_request
 
     import fal_client
@@ -193,6 +194,7 @@ else:
     ssl = Lazy("ssl")
     tempfile = Lazy("tempfile")
     traceback = Lazy("traceback")
+    unicodedata = Lazy("unicodedata")
     urllib_request = Lazy("urllib.request")
     websockets = Lazy("websockets")
 
@@ -6762,7 +6764,8 @@ def path_of_url(source: str) -> str:
 
 def spellings_of_path(source: str) -> list[str]:
     """The path as it is; without white space and what is not seen around it, as Windows copies it;
-    without PowerShell's `&` before it and quotes; without backslashes before characters.
+    without PowerShell's `&` before it and quotes; without backslashes before characters, or with
+    them between folders; with letters and their accents as one or as two, as macOS has them.
     """
     bare = re.sub(rf"^[\s{NOT_SEEN}]+|[\s{NOT_SEEN}]+$", "", source)
     outer = re.sub(r"^& +", "", bare)
@@ -6772,8 +6775,8 @@ def spellings_of_path(source: str) -> list[str]:
         words = shlex.split(outer)
         if len(words) == 1:
             spellings += words
-    spellings.append(re.sub(r"\\(.)", r"\1", inner))
-    return spellings
+    spellings += [re.sub(r"\\(.)", r"\1", inner), inner.replace("\\", "/")]
+    return spellings + [unicodedata.normalize(form, inner) for form in ("NFC", "NFD")]
 
 
 def without_quotes(text: str) -> str:

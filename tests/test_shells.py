@@ -235,6 +235,7 @@ SPELLINGS = {
     "Windows' properties": f"\u202a{NAME}",
     "no-break space": f"{NO_BREAK}{NAME}",
     "backticks": f"`{NAME}`",
+    "a folder as on Windows": f".\\{NAME}",
     "half in quotes": "my' photo 'f1f.png".replace("f1f", "\\(1\\)"),
 }
 
@@ -259,6 +260,17 @@ def test_a_path_as_it_is_dragged_or_pasted(
         assert skill_fal.open_media_file(spelling).content == picture.read_bytes(), spelling
         text = spelling.replace("photo", "prompt").replace(".png", ".txt")
         assert skill_fal.read_prompt_file(text) == "A cat", text
+
+
+def test_accents_may_be_letters_of_their_own(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """macOS writes them so, and what is typed is one letter."""
+    monkeypatch.chdir(tmp_path)
+    for kept, given in (("M\u00fcll.png", "Mu\u0308ll.png"), ("cafe\u0301.png", "caf\u00e9.png")):
+        (tmp_path / kept).write_bytes(picture.read_bytes())
+        for spelling in (given, f"'{given}'"):
+            assert skill_fal.source_key(spelling) == str(tmp_path / kept), ascii(spelling)
 
 
 @pytest.mark.parametrize("form", ["'{}'", '"{}"', "\u201c{}\u201d", " {}\n"], ids=ascii)
