@@ -11139,7 +11139,8 @@ async def fetch_result(
 ) -> Any:
     """Fetch the model's response to a job; waits for the job to end.
 
-    fal keeps responses for a limited time; the list of jobs has those that came here once.
+    fal keeps responses for a limited time; the list of jobs has those that came
+    here once.
     """
     job = job_of_list(model, request_id)
     job.saving = Saving(**saving)
