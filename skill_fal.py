@@ -1169,13 +1169,13 @@ PLACEHOLDER = (
 # so that only their places tell.
 KEY_PROBLEMS = {
     "has something unseen before or after it, such as a byte order mark": rf"[{NOT_SEEN}]",
-    "has the name of a variable before it": r"^(export\s+|set\s+|\$env:)?[A-Za-z]\w*\s*=",
-    "is the reference to a variable, which nobody has replaced": r"^(\$[({]?\w|%\w+%$|\{\{)",
+    "has the name of a variable before it": r"^(export\s+|set\s+|\$env:)?[A-Za-z]\w*\s*=\s*[^=\s]",
+    "is the reference to a variable, which nobody has replaced": r"^(\$[({]?\w|%\w+%$|\$?\{\{)",
     "is a placeholder, not a key": PLACEHOLDER,
     "has a word before it, as in a header": r"^[\w-]+:?\s+\S",
     "has a quote at its start that does not belong there": r"^[\"'`\u2018-\u201f\u00ab]",
     "ends with a backslash and a letter, which stand for a line end": r"\\[rnt]$",
-    "is a URL": r"^https?://",
+    "is a URL": r"^[a-z]+://",
     "ends with a mark that belongs to no key": r"[,;]$",
     "holds white space or characters that no key has": r"[^\x21-\x7e]",
 }

@@ -81,6 +81,8 @@ ODD = {
     "{} # of my team": "white space",
     "{}\nOTHER=x": "white space",
     "<{}>": "placeholder",
+    "vault://{}": "URL",
+    "${{{{ secrets.{} }}}}": "reference to a variable",
 }
 
 
@@ -109,6 +111,7 @@ PLACEHOLDERS = (
     "my-api-key",
     "\u2026",
     KEYS_PAGE,
+    "op://vault/fal/key",
 )
 
 
