@@ -11597,9 +11597,20 @@ def unreachable_failure(exc: BaseException, target: httpx.URL | None = None) -> 
         way = f" by the proxy {proxy.place} ({proxy.variable})"
     return Failure("unreachable", f"fal could not be reached{way}: {reason_of(exc)}")
 
+        if proxy.url.startswith("https:") and "WRONG_VERSION_NUMBER" in reason_of(exc):
+            return proxy_without_tls(proxy)
 
 def proxy_on_the_way(target: httpx.URL | None) -> Proxy | None:
     """The proxy that leads to a URL, be it one of WebSockets; None for an unknown URL."""
+def proxy_without_tls(proxy: Proxy) -> Failure:
+    """Most proxies are asked in plain HTTP for a tunnel, in which TLS leads to fal."""
+    return Failure(
+        "proxy_refused",
+        f"the proxy {proxy.place} ({proxy.variable}) speaks no TLS",
+        hint=f"Write http:// in {proxy.variable}: what goes to fal is encrypted all the same.",
+    )
+
+
     if target is None:
         return None
     return proxy_for(target.copy_with(scheme=target.scheme.replace("ws", "http")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -655,6 +656,24 @@ def test_realtime_by_a_proxy_that_does_not_lead_on(fal: Sandbox, cli: Cli, statu
     with Proxy(fal.tls_port, status) as proxy:
         done = cli(*REALTIME, env={"HTTPS_PROXY": f"http://{proxy.place}"})
     assert (done.status, done.error["retryable"]) == (4, status == 503)
+
+
+class PlainProxy(Proxy):
+    """Does not understand TLS, as most proxies."""
+
+    def serve(self, guest: socket.socket) -> None:
+        guest.recv(1024)
+        guest.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize("argv", [RUN, REALTIME], ids=lambda argv: argv[0])
+def test_a_proxy_that_speaks_no_tls(fal: Sandbox, cli: Cli, argv: tuple[str, ...]) -> None:
+    with PlainProxy(fal.tls_port) as proxy:
+        done = cli(*argv, env={"HTTPS_PROXY": f"https://me:pass-example@{proxy.place}"})
+    error = done.error
+    assert (done.status, error["type"], error["retryable"]) == (4, "proxy_refused", False)
+    assert "http:// in HTTPS_PROXY" in error["hint"]
+    assert "pass-example" not in done.stderr
 
 
 @pytest.mark.parametrize("argv", [RUN, REALTIME, SEARCH, UPLOAD], ids=lambda argv: argv[0])
