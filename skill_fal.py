@@ -4843,6 +4843,7 @@ def check_key_log(path: str) -> None:
 
 def context_of_file(path: str, folders: str) -> ssl.SSLContext:
     """The certificates of a file, and those of folders, which may be missing beside it."""
+    path = os.path.expanduser(local_path(path))
     if not os.path.lexists(path):
         raise certificates_error("SSL_CERT_FILE", path, "is not there")
     if os.path.isdir(path):
@@ -4850,7 +4851,8 @@ def context_of_file(path: str, folders: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=path, capath=folders or None)
     except ssl.SSLError as exc:
-        raise certificates_error("SSL_CERT_FILE", path, "holds no certificates (PEM)") from exc
+        reason = "holds no certificates (PEM), or a broken one"
+        raise certificates_error("SSL_CERT_FILE", path, reason) from exc
     except OSError as exc:
         raise certificates_error("SSL_CERT_FILE", path, "cannot be read") from exc
 
@@ -11595,13 +11597,11 @@ def unreachable_failure(exc: BaseException, target: httpx.URL | None = None) -> 
     way = ""
     if proxy is not None:
         way = f" by the proxy {proxy.place} ({proxy.variable})"
-    return Failure("unreachable", f"fal could not be reached{way}: {reason_of(exc)}")
-
         if proxy.url.startswith("https:") and "WRONG_VERSION_NUMBER" in reason_of(exc):
             return proxy_without_tls(proxy)
+    return Failure("unreachable", f"fal could not be reached{way}: {reason_of(exc)}")
 
-def proxy_on_the_way(target: httpx.URL | None) -> Proxy | None:
-    """The proxy that leads to a URL, be it one of WebSockets; None for an unknown URL."""
+
 def proxy_without_tls(proxy: Proxy) -> Failure:
     """Most proxies are asked in plain HTTP for a tunnel, in which TLS leads to fal."""
     return Failure(
@@ -11611,6 +11611,8 @@ def proxy_without_tls(proxy: Proxy) -> Failure:
     )
 
 
+def proxy_on_the_way(target: httpx.URL | None) -> Proxy | None:
+    """The proxy that leads to a URL, be it one of WebSockets; None for an unknown URL."""
     if target is None:
         return None
     return proxy_for(target.copy_with(scheme=target.scheme.replace("ws", "http")))

@@ -759,6 +759,15 @@ def test_what_needs_no_network_needs_no_certificates(fal: Sandbox, cli: Cli, pho
     assert fal.requests == []
 
 
+def test_a_file_of_certificates_in_quotes(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    """As docker's --env-file leaves them, and as a file from Windows ends its lines."""
+    path = fal.env["SSL_CERT_FILE"]
+    (tmp_path / "company.pem").write_bytes(Path(path).read_bytes())
+    for value in (f'"{path}"', f"'{path}'\r", "~/company.pem"):
+        done = cli(*SEARCH, env={"SSL_CERT_FILE": value})
+        assert done.status == 0, done.stderr
+
+
 def test_both_settings_are_used(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
     """A folder of others' certificates beside the file that fits."""
     folder = tmp_path / "certificates"
