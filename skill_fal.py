@@ -83,6 +83,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import itertools
 import json
 import math
 import operator
@@ -373,6 +374,7 @@ class Job:
         self.raw_response: Any = None  # see set_aside
         self.unprinted: list[Any] = []  # answers that are paid for
         self.units: dict[str, float] = {}  # billed by fal, by the path of the answer that said so
+        self.price: Price | None = None  # of a unit, if fal's list was asked
         self.saving: Saving | None = None
         self.saved: Any = None  # where an earlier run saved which files
         self.hint: str | None = None  # for those who give the job up
@@ -387,6 +389,20 @@ class Job:
     @property
     def in_doubt(self) -> bool:
         return self.state == JobState.SENT and not self.request_id
+
+    @property
+    def billable_units(self) -> float | None:
+        """The units of the job's own answers: it may be another than what was sent before."""
+        request_id = self.request_id or ""
+        units = [units for path, units in self.units.items() if request_id in path]
+        return sum(units) if units else None
+
+    @property
+    def list_price(self) -> float | None:
+        """What the units come to by fal's list, in USD; None if either is not known."""
+        if self.price is None or self.billable_units is None:
+            return None
+        return round(self.price.of(self.billable_units), 9)
 
     def becomes(self, state: JobState, **facts: Any) -> None:
         self.state = state
@@ -6492,7 +6508,7 @@ class JobRecord:
             return
         self._state = state
         facts = self._without_files(facts)
-        facts.update(self._what_is_billed())
+        facts.update(present(billable_units=self._job.billable_units))
         if state != JobState.SENT and is_request_id(self._job.answer_id):
             facts["request_id"] = self._job.answer_id
         self._history.append({"job": self._name, "state": state, "at": utc_now(), **facts})
@@ -6528,14 +6544,6 @@ class JobRecord:
         if "result" in facts:
             lean["result"] = kept_response(facts["result"], self._job.arguments)
         return lean
-
-    def _what_is_billed(self) -> Fields:
-        """The units of the job's own answers: it may be another than what was sent before."""
-        request_id = self._job.request_id or ""
-        units = [units for path, units in self._job.units.items() if request_id in path]
-        if not units:
-            return {}
-        return {"billable_units": sum(units)}
 
     def _what_is_sent(self) -> Fields:
         return {
@@ -8676,6 +8684,8 @@ def origin(job: Job, facts: Fields) -> Fields:
         "request_id": job.request_id,
         "arguments": job.arguments,
         "seed": answered_or_sent(job, "seed"),
+        "billable_units": job.billable_units,
+        "list_price_usd": job.list_price,
         "time": utc_now(),
         **facts,
         "tool": {"name": PROGRAM, "version": __version__},
@@ -9094,14 +9104,14 @@ async def quote(
     return reckoning.estimate._asdict(), []
 
 
-async def affordable(endpoint: str, fits: Sequence[Fit], limit: float) -> Estimate:
-    """The estimate for jobs that are about to be sent. A note tells where it is not known whether
+async def affordable(endpoint: str, fits: Sequence[Fit], limit: float) -> Reckoning:
+    """What jobs that are about to be sent may cost. A note tells where it is not known whether
     they will cost more.
     """
     reckoning = await reckoned(endpoint, fits, limit)
     if reckoning.unknown:
         note(f"--max-cost holds by an estimate that may be too low: {reckoning.basis}")
-    return reckoning.estimate
+    return reckoning
 
 
 async def reckoned(endpoint: str, fits: Sequence[Fit], limit: float | None) -> Reckoning:
@@ -9109,7 +9119,7 @@ async def reckoned(endpoint: str, fits: Sequence[Fit], limit: float | None) -> R
     if not fits:
         return Reckoning([], "nothing to submit")
     forecast = await fetch_forecast(endpoint, fits)
-    reckoning = forecast.dearest
+    reckoning = forecast.dearest._replace(price=forecast.only_price)
     estimate = reckoning.estimate
     if limit is None or reckoning.total <= limit:
         return reckoning
@@ -9206,12 +9216,13 @@ def read_price(price_row: Arguments) -> Price:
 
 class Reckoning(NamedTuple):
     """What each of the jobs may cost in USD, and what that was worked out from; `unknown` is why
-    nobody knows whether it is more.
+    nobody knows whether it is more; `price` is that of fal's list, if it has one and no more.
     """
 
     costs: list[float]
     basis: str
     unknown: str = ""
+    price: Price | None = None
 
     @property
     def total(self) -> float:
@@ -9248,6 +9259,12 @@ class Forecast(NamedTuple):
 
     quantities: list[tuple[Price, list[Quantity]]]
     average: float
+
+    @property
+    def only_price(self) -> Price | None:
+        if len(self.quantities) > 1:
+            return None
+        return self.quantities[0][0]
 
     def check(self) -> None:
         """Raise a Failure where neither a price nor history tells what a job costs."""
@@ -9393,7 +9410,147 @@ def number_of(count: float, thing: str) -> str:
 
 def money(amount: float) -> str:
     """With two decimals, or more where there are."""
+    amount = round(amount, 9)  # 3 x 0.1 is 0.3
     return max(f"{amount:.2f}", f"{amount:.12g}", key=len)
+
+
+# What was billed
+
+
+def billed_in_words(job: Job) -> str | None:
+    """The units that fal told of a job, in its list's word if the list was asked, and what they
+    come to by it; None if fal told none.
+    """
+    units = job.billable_units
+    if units is None:
+        return None
+    if job.price is None:
+        return number_of(units, "unit")
+    return f"{job.price.unit.billed(units)}, {money(job.price.of(units))} USD by fal's list"
+
+
+MAX_PRICED = 50  # endpoints in one question to fal's pricing API (2026)
+COSTS_BASIS = "a reckoning of billed units by fal's list prices of today, and not the bill"
+
+
+async def costs_of(jobs: Iterable[Fields]) -> list[Fields]:
+    """What jobs of the list come to by day and endpoint, the newest day first, and in all."""
+    groups: dict[tuple[str, str], list[float | None]] = {}
+    for job in jobs:
+        day = str(job.get("submitted_at") or "-")[:10]
+        groups.setdefault((day, job["model"]), []).append(job.get("billable_units"))
+    if not groups:
+        return []
+    priced = [endpoint for (_, endpoint), units in groups.items() if any_known(units)]
+    prices = await fetch_list_prices(list(dict.fromkeys(priced)))
+    rows = [
+        cost_row(day, endpoint, units, prices.get(endpoint))
+        for (day, endpoint), units in groups.items()
+    ]
+    rows.sort(key=lambda row: str(row["day"]), reverse=True)
+    total = total_of_costs(rows)
+    if total["unknown"]:
+        note(f"{total['unknown']} of {total['jobs']} jobs are in no sum: fal told no units of them")
+    note(f"costs are {COSTS_BASIS}, which is at {BILLING_PAGE}")
+    return [*rows, total]
+
+
+def any_known(units: Iterable[float | None]) -> bool:
+    return any(number is not None for number in units)
+
+
+def cost_row(
+    day: str, endpoint: str, units: Sequence[float | None], price_row: Fields | None
+) -> Fields:
+    """What the jobs of a day and endpoint took: units and USD are None if nobody knows them."""
+    known = [number for number in units if number is not None]
+    total = round(math.fsum(known), 9) if known else None
+    usd = None
+    if total is not None and price_row is not None:
+        usd = round(total * dollars(price_row, "unit_price"), 9)
+    return {
+        "day": day,
+        "endpoint": endpoint,
+        "jobs": len(units),
+        "units": total,
+        "unit": price_row.get("unit") if price_row else None,
+        "usd": usd,
+        "unknown": len(units) - len(known),
+    }
+
+
+def total_of_costs(rows: Sequence[Fields]) -> Fields:
+    """The last row. Units are of many kinds, and have no sum."""
+    sums = [row["usd"] for row in rows if row["usd"] is not None]
+    return {
+        "day": "total",
+        "endpoint": None,
+        "jobs": sum(row["jobs"] for row in rows),
+        "units": None,
+        "unit": None,
+        "usd": round(math.fsum(sums), 9) if sums else None,
+        "unknown": sum(row["unknown"] for row in rows),
+        "basis": COSTS_BASIS,
+    }
+
+
+def costs_text(rows: Iterable[Fields]) -> str:
+    """One line a day and endpoint: day, endpoint, jobs, units, unit, USD; the last is the total."""
+    lines = []
+    for row in rows:
+        units = "-" if row["units"] is None else f"{row['units']:.12g}"
+        usd = "-" if row["usd"] is None else money(row["usd"])
+        columns = [row["day"], row["endpoint"] or "-", row["jobs"], units, row["unit"] or "-", usd]
+        lines.append(tabbed(*columns))
+    return "\n".join(lines)
+
+
+async def fetch_list_prices(endpoints: Sequence[str]) -> dict[str, Fields]:
+    """The one price in USD of each endpoint; a note tells of those that have none."""
+    price_rows: list[Fields] = []
+    if endpoints:
+        async with platform(api_key()) as client:
+            for start in range(0, len(endpoints), MAX_PRICED):
+                some = endpoints[start : start + MAX_PRICED]
+                price_rows += await fetch_known_prices(client, some)
+    prices = {}
+    for endpoint in endpoints:
+        own_rows = [row for row in price_rows if row["endpoint_id"] == endpoint]
+        reason = why_no_price(own_rows)
+        if reason:
+            note(f"{reason} of {endpoint}: what its jobs come to is not known")
+        else:
+            prices[endpoint] = own_rows[0]
+    return prices
+
+
+def why_no_price(price_rows: Sequence[Fields]) -> str | None:
+    """Why an endpoint has no price that a unit could be reckoned by; None if it has one."""
+    if len(price_rows) > 1:
+        return "fal names several prices"
+    try:
+        for price_row in price_rows:
+            dollars(price_row, "unit_price")
+            return None
+    except Failure as failure:
+        return failure.message
+    return "fal names no price"
+
+
+async def fetch_known_prices(client: httpx.AsyncClient, endpoints: Sequence[str]) -> list[Fields]:
+    """The prices of those endpoints that fal knows, be it that one that it does not know makes
+    fal refuse them all.
+    """
+    try:
+        return await fetch_named_prices(client, endpoints)
+    except httpx.HTTPStatusError as exc:
+        if exc.response.status_code != 404:
+            raise
+    if len(endpoints) == 1:
+        return []
+    middle = len(endpoints) // 2
+    first = await fetch_known_prices(client, endpoints[:middle])
+    return first + await fetch_known_prices(client, endpoints[middle:])
 
 
 # Units: what fal's names for them mean
@@ -9438,6 +9595,12 @@ class Unit(NamedTuple):
         if self.number != 1 or self.measure is not_measured:
             return f"{amount:.4g} x {self.name}"
         return number_of(round(amount, 4), self.noun)
+
+    def billed(self, units: float) -> str:
+        """So many units, in words and to the last digit, as they are billed."""
+        if self.number != 1 or self.measure is not_measured:
+            return f"{units:.12g} x {self.name}"
+        return number_of(units, self.noun)
 
     @property
     def words(self) -> str:
@@ -10369,7 +10532,8 @@ async def arguments_to_send(
         fitted = order.fit(await order.schema(endpoint_id))
         say_notes(fitted)
         if order.max_cost is not None:
-            await affordable(endpoint_id, [fitted], order.max_cost)
+            reckoning = await affordable(endpoint_id, [fitted], order.max_cost)
+            job.price = reckoning.price
         arguments = fitted.arguments
     arguments = await uploads.replace(arguments)
     job.arguments = arguments
@@ -10562,6 +10726,13 @@ def text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def list_text(rows: Sequence[Fields]) -> str:
+    """What list-jobs prints without --json: jobs, or what they come to."""
+    if rows and "usd" in rows[0]:
+        return costs_text(rows)
+    return jobs_text(rows)
+
+
 def jobs_text(jobs: Iterable[Fields]) -> str:
     """One line a job: request id, when, state, endpoint, what it is about; of fal's list those
     that are ours are marked.
@@ -10693,7 +10864,7 @@ class Batch:
         self.options = options
         self.past = past
         self.job = Job(model)  # stands for all of them where a failure needs one
-        self.estimate: Estimate | None = None
+        self.reckoning: Reckoning | None = None
         self._slots = asyncio.Semaphore(concurrency)
         self.uploads = Uploads()
         self._tally: collections.Counter[str] = collections.Counter()
@@ -10759,7 +10930,9 @@ class Batch:
         for fitted in self.fitted:
             say_notes(fitted)
         if max_cost is not None:
-            self.estimate = await affordable(self.endpoint, self.fitted, max_cost)
+            self.reckoning = await affordable(self.endpoint, self.fitted, max_cost)
+            for job in self.jobs:
+                job.price = self.reckoning.price
 
     async def lines(self) -> AsyncGenerator[Fields, None]:
         """Yield each job's line as it ends; raise a Failure at last if any job failed.
@@ -10852,10 +11025,16 @@ class Batch:
         for job in self.jobs:
             units += job.units.values()
         if units:
-            parts.append(f"{sum(units):.12g} billable units")
-        if self.estimate:
-            parts.append(f"estimated at {self.estimate.total_cost:.12g} USD")
+            parts.append(f"{sum(units):.12g} billable units{self._list_price_of(sum(units))}")
+        if self.reckoning:
+            parts.append(f"estimated at {self.reckoning.total:.12g} USD")
         return f"jobs: {', '.join(parts)}"
+
+    def _list_price_of(self, units: float) -> str:
+        """What the units come to, in words, if fal's list was asked for the price of one."""
+        if self.reckoning is None or self.reckoning.price is None:
+            return ""
+        return f" ({money(self.reckoning.price.of(units))} USD by fal's list)"
 
     def _failure(self) -> Failure:
         hint = None
@@ -11383,7 +11562,11 @@ async def list_models(
 
 @command(
     "list-jobs",
-    search_flag("--limit N", "jobs at most, the newest (default 20)", read_positive_int),
+    search_flag(
+        "--limit N",
+        "jobs at most, the newest (default 20, with --costs all)",
+        read_positive_int,
+    ),
     search_flag("--model ENDPOINT", "jobs of this endpoint alone", read_endpoint),
     search_flag(
         "--search WORDS",
@@ -11392,18 +11575,24 @@ async def list_models(
     ),
     search_flag("--live", "ask fal how the unfinished ones are getting on, and record it"),
     search_flag(
+        "--costs",
+        "sum up billed units by day (UTC) and endpoint, and what they come to by fal's list prices"
+        " of today, which is not the bill: day, endpoint, jobs, units, unit, USD (needs the key)",
+    ),
+    search_flag(
         "--account",
         "with --model: the requests of the whole account as fal lists them, of 30 days",
     ),
     example="--limit 5",
-    text=jobs_text,
+    text=list_text,
 )
 async def list_jobs(
     *,
-    limit: int = 20,
+    limit: int | None = None,
     model: str | None = None,
     search: str = "",
     live: bool = False,
+    costs: bool = False,
     account: bool = False,
 ) -> list[Fields]:
     """List the jobs that were sent from here: request id, when, state, endpoint, what about.
@@ -11411,17 +11600,20 @@ async def list_jobs(
     The newest come first; the state is submitted, done, failed, cancelled or unknown. With
     --json, all that is known, responses too. FAL_SKILL_HISTORY=0 keeps jobs out of the list.
     """
-    if account and (live or not model):
-        raise usage_error("--account needs --model, which fal asks for, and goes without --live")
+    if account and (live or costs or not model):
+        message = "--account needs --model, which fal asks for, and goes without --live and --costs"
+        raise usage_error(message)
+    if limit is None and not costs:
+        limit = 20
     if account:
-        rows = await fetch_requests(str(model), limit)
+        rows = await fetch_requests(str(model), limit or 20)
         jobs = [job for job in map(account_document, rows) if matches(job, None, search)]
     else:
         matching = (facts for facts in RUN.history.jobs() if matches(facts, model, search))
-        known = [facts for _, facts in zip(range(limit), matching, strict=False)]
+        known = list(itertools.islice(matching, limit))
         if live:
             await look_at_all(known)
-        jobs = list(map(job_document, known))
+        jobs = await costs_of(known) if costs else list(map(job_document, known))
     if not jobs:
         note("no job matches")
     return jobs
@@ -12609,9 +12801,25 @@ def perform(entry: Command, values: Fields) -> None:
         warnings.simplefilter("ignore")
     outcome = entry.operation(**present(**values))
     if hasattr(outcome, "__await__") or hasattr(outcome, "__aiter__"):
-        asyncio.run(deliver(outcome, as_text))
+        with saying_what_is_billed():
+            asyncio.run(deliver(outcome, as_text))
     else:
         console.show(outcome, as_text)
+
+
+@contextlib.contextmanager
+def saying_what_is_billed() -> Iterator[None]:
+    """Tell at the end what fal billed for the job that the command is about; of one that failed,
+    if that is anything.
+    """
+    has_failed = True
+    try:
+        yield
+        has_failed = False
+    finally:
+        billed = billed_in_words(RUN.job)
+        if billed and (RUN.job.billable_units or not has_failed):
+            console.line(f"billed: {billed}")
 
 
 async def deliver(outcome: Any, as_text: Callable[[Any], str] | None) -> None:

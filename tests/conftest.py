@@ -70,9 +70,10 @@ class Outcome:
 
     @property
     def notes(self) -> str:
-        """stderr without the request ids."""
+        """stderr without the request ids and what was billed."""
         lines = self.stderr.splitlines(keepends=True)
-        return "".join(line for line in lines if not line.startswith("request id "))
+        told = ("request id ", "billed: ")
+        return "".join(line for line in lines if not line.startswith(told))
 
     @property
     def error(self) -> Any:

@@ -41,7 +41,7 @@ def test_the_connection_goes_through_the_proxy(fal: Sandbox, cli: Cli) -> None:
 
 def test_run_answers_without_the_queue(fal: Sandbox, cli: Cli) -> None:
     done = cli("run-t2i", "--model", FLUX, "--prompt", "A logo")
-    assert (done.status, done.stderr) == (0, "")
+    assert (done.status, done.stderr) == (0, "billed: 1 unit\n")
     assert done.json["images"][0]["url"].startswith("https://")
     assert [(r.method, r.host, r.path) for r in sent(fal)] == [
         ("POST", "fal.run", "/fal-ai/flux/dev")
@@ -170,6 +170,7 @@ def test_progress_says_each_thing_once(fal: Sandbox, cli: Cli, clock: Clock) -> 
         "in queue",
         "in progress",
         "completed",
+        "billed: 1 unit",
     ]
     (job,) = fal.jobs.values()
     logged = [line.removeprefix("| ") for line in said if line.startswith("| ")]

@@ -367,7 +367,8 @@ def last_line(stderr: str) -> str:
 def test_a_batch_ends_with_a_sum(cli: Cli) -> None:
     argv = ("--model", FLUX, "--prompts", "A", "B", "--num-images", "3")
     done = cli("batch-t2i", *argv, "--max-cost", "2")
-    said = "jobs: 2 done, 0 failed, 0 skipped, 6 billable units, estimated at 1.02 USD"
+    billed = "6 billable units (1.02 USD by fal's list)"
+    said = f"jobs: 2 done, 0 failed, 0 skipped, {billed}, estimated at 1.02 USD"
     assert done.stderr.splitlines()[-1] == said
     assert cli("batch-t2i", *argv, "--max-cost", "2", "--quiet").stderr == ""
 

@@ -123,7 +123,7 @@ class AccountApi:
                 continue
             bucket = period.bucket(past.ended_at)
             if bucket is not None and past.billable_units:
-                yield Charge(bucket, model, past.billable_units * unit_of(model)[1])
+                yield Charge(bucket, model, past.billable_units)
 
     async def billing(self, request: Request) -> Response:
         check_platform_key(request, admin=True)

@@ -13,6 +13,7 @@ from sandbox.answers import Json
 from sandbox.catalog import Model
 from sandbox.documents import PRESETS
 from sandbox.media import CONTENT_TYPES, Scene, clip, draw, opened, picture
+from sandbox.prices import unit_of
 from sandbox.storage import Storage, StoredFile, data_uri
 
 # The top-level fields of a result; the first pattern that matches an endpoint counts.
@@ -55,6 +56,7 @@ class Output:
         self, endpoint_id: str, model: Model | None, arguments: Mapping[str, Json], storage: Storage
     ) -> None:
         self._endpoint_id = endpoint_id
+        self._model = model
         self._category = model.category if model else "text-to-image"
         self._arguments = arguments
         self._storage = storage
@@ -68,7 +70,10 @@ class Output:
 
     @property
     def billable_units(self) -> int:
-        return self.count if "images" in self.fields else 1
+        """How much of the unit of its price: of seconds, as many as a call used to take."""
+        if "images" in self.fields:
+            return self.count
+        return unit_of(self._model)[1] if self._model else 1
 
     @property
     def fields(self) -> list[str]:
