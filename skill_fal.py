@@ -1024,7 +1024,7 @@ TYPE_NAMES = {
 }
 
 # The last mark of a picture and how many bytes it takes with what belongs to it.
-ENDS = {
+PICTURE_ENDS = {
     "image/png": (b"IEND", 8),
     "image/jpeg": (b"\xff\xd9", 2),
     "image/gif": (b"\0;", 2),
@@ -1172,8 +1172,8 @@ KEY_NAME = (
     r"(?:\w+_)?FAL(?:_?AI)?(?:_\w+?)?_?(?:API_?)?(?:KEY|TOKEN|SECRET|CREDENTIALS?)"
     r"(?:_(?:ID|SECRET|FILE|PATH|\d))?"
 )
-FILE_ENDINGS = ("_FILE", "_PATH")  # of variables that name a file which holds the key
-ID_ENDING = "_ID"  # of variables that hold the half of it that is no secret
+FILE_VARIABLE_ENDINGS = ("_FILE", "_PATH")  # of variables that name a file which holds the key
+ID_VARIABLE_ENDING = "_ID"  # of variables that hold the half of it that is no secret
 
 PLACEHOLDER = (
     r"^[<\[{(].*[>\]})]$|\byour\b|^your|your[-_]|[-_ ]here$|\*\*\*|\.\.\.|…|•"
@@ -4675,7 +4675,7 @@ def hint_on_other_keys(has_id: bool, has_secret: bool) -> str | None:
     if not names:
         return None
     value = f"${names[0]}"
-    if names[0].upper().endswith(FILE_ENDINGS):
+    if names[0].upper().endswith(FILE_VARIABLE_ENDINGS):
         value = f"$(cat {value})"
     listed = ", ".join(names)
     return f'Not read: {listed}. If it is a key of {KEYS_PAGE}: export FAL_KEY="{value}"'
@@ -4687,7 +4687,7 @@ def other_key_variables() -> list[str]:
     for name in os.environ:
         if "FAL" not in name.upper():  # which is quicker than to match
             continue
-        if name in KEY_VARIABLES or name.upper().endswith(ID_ENDING):
+        if name in KEY_VARIABLES or name.upper().endswith(ID_VARIABLE_ENDING):
             continue
         if re.fullmatch(KEY_NAME, name, re.I) and key_in(name):
             names.append(name)
@@ -5659,16 +5659,17 @@ class Patience:
     async def lasts(
         self, failure: Failure, limit: float, response: httpx.Response | None = None
     ) -> bool:
-        """Wait until it is time to try again; False if the limit, in seconds, is reached.
+        """Wait until it is time to try again, and return True; False at once if the limit, in
+        seconds, would be exceeded.
 
         What took longer than that has a second try in any case, unless fal asks for a wait.
         """
         self._tries += 1
         backoff = FREE_BACKOFF[min(self._tries, len(FREE_BACKOFF)) - 1]
-        seconds = asked = 0.0
+        asked = 0.0  # by fal
         if response is not None:
-            asked = seconds = seconds_to_wait(response.headers, 0)
-        seconds = max(seconds, backoff * random.uniform(0.7, 1.0))
+            asked = seconds_to_wait(response.headers, 0)
+        seconds = max(asked, backoff * random.uniform(0.7, 1.0))
         spent = asyncio.get_running_loop().time() - self._began
         if spent + seconds > limit and (asked > limit or self._tries > 1):
             return False
@@ -6077,8 +6078,9 @@ class StepFile:
             content = file.read()
         lines = content.split(b"\n")
         torn = lines.pop()
-        is_record = re.match(self.STEP, content) or (not lines and self._is_torn_step(torn))
-        if not (is_record or self._is_shared):
+        has_steps = re.match(self.STEP, content) is not None
+        is_torn_start = not lines and self._is_torn_step(torn)
+        if not (has_steps or is_torn_start or self._is_shared):
             raise usage_error(f"not a {self._kind}: {self._path}")
         return lines
 
@@ -6143,8 +6145,9 @@ class StepFile:
         torn = b""
         size = 1
         while len(torn) < end:
-            os.lseek(self._file, -min(size, end), os.SEEK_END)
-            _, line_end, torn = os.read(self._file, min(size, end)).rpartition(b"\n")
+            size = min(size, end)
+            os.lseek(self._file, -size, os.SEEK_END)
+            _, line_end, torn = os.read(self._file, size).rpartition(b"\n")
             if line_end:
                 return torn
             size *= 1024
@@ -7281,8 +7284,8 @@ def read_to_the_end(path: str, content: bytes) -> str:
 
 def behind_the_end(content_type: str, content: bytes) -> bytes:
     """What follows a picture in its file; Pillow does not look at it."""
-    if content_type in ENDS:
-        mark, length = ENDS[content_type]
+    if content_type in PICTURE_ENDS:
+        mark, length = PICTURE_ENDS[content_type]
         return content[content.rfind(mark) + length :]
     if content_type == "image/webp":
         return content[int.from_bytes(content[4:8], "little") + 8 :]
@@ -9200,7 +9203,7 @@ class Price(NamedTuple):
     unit: Unit
     amount: float
 
-    def of(self, units: float) -> float:
+    def cost_of(self, units: float) -> float:
         """What so many units cost, in USD."""
         return units * self.amount
 
@@ -9345,7 +9348,7 @@ def by_list_price(price: Price, quantities: Sequence[Quantity], average: float) 
     by_units = []
     in_history = []
     for quantity in quantities:
-        cost = price.of(quantity.units)
+        cost = price.cost_of(quantity.units)
         past = average * quantity.results
         if quantity.unknown and past > cost:
             in_history.append(quantity)
@@ -9558,12 +9561,19 @@ async def fetch_known_prices(client: httpx.AsyncClient, endpoints: Sequence[str]
 
 class Measured(NamedTuple):
     """How much of something each result of a job takes: so much, in words; or nobody knows, and
-    `words` say why. It takes `least` in any case.
+    `words` say why. Then it takes `at_least` so much all the same.
     """
 
     amount: float | None
     words: str = ""
-    least: float = 0.0
+    at_least: float = 0.0
+
+    @property
+    def known(self) -> float:
+        """What it takes in any case."""
+        if self.amount is None:
+            return self.at_least
+        return self.amount
 
 
 class Unit(NamedTuple):
@@ -9590,8 +9600,8 @@ class Unit(NamedTuple):
             return self.noun
         return number_of(self.number, self.noun)
 
-    def of(self, amount: float) -> str:
-        """So many units, in words."""
+    def in_words(self, amount: float) -> str:
+        """So many units."""
         if self.number != 1 or self.measure is not_measured:
             return f"{amount:.4g} x {self.name}"
         return number_of(round(amount, 4), self.noun)
@@ -9612,19 +9622,19 @@ class Unit(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """How much of a unit a job takes: `each` of its results so much of it, and one in all at
-    least. `words` tell how much each takes; `unknown` why nobody knows whether it is more.
+    """How much of a unit a job takes: so much of it for each of its results, and one in all at
+    least. `words` tell how much a result takes; `unknown` why nobody knows whether it is more.
     """
 
     results: float
-    each: float
+    per_result: float
     thing: str
     words: str
     unknown: str = ""
 
     @property
     def units(self) -> float:
-        return max(self.results * self.each, 1.0)
+        return max(self.results * self.per_result, 1.0)
 
 
 def quantity_of(demand: Demand, unit: Unit) -> Quantity:
@@ -9639,13 +9649,13 @@ def quantity_of(demand: Demand, unit: Unit) -> Quantity:
     if measured.amount is None:
         return quantity_at_least(unit, results, thing, measured)
     words = measured.words
-    each = round(measured.amount / unit.size, 9)
+    per_result = round(measured.amount / unit.size, 9)
     if unit.is_whole and unit.number != 1:
-        each = math.ceil(each)
-        words += f" (taken as {unit.of(each)})"
-    elif each * results < 1:
-        words = f"{words} (taken as {unit.of(1)})".strip()
-    quantity = with_surcharges(demand, Quantity(results, each, thing, words))
+        per_result = math.ceil(per_result)
+        words += f" (taken as {unit.in_words(per_result)})"
+    elif per_result * results < 1:
+        words = f"{words} (taken as {unit.in_words(1)})".strip()
+    quantity = with_surcharges(demand, Quantity(results, per_result, thing, words))
     tier = dearer_tier(demand)
     if tier and unit.noun != "megapixel":
         quantity = quantity._replace(unknown=f"{tier} may cost more than the list tells")
@@ -9654,11 +9664,11 @@ def quantity_of(demand: Demand, unit: Unit) -> Quantity:
 
 def quantity_at_least(unit: Unit, results: float, thing: str, measured: Measured) -> Quantity:
     """What results take at least of which nobody knows how much they take."""
-    each = measured.least / unit.size
-    words = f"{unit.of(each)} at least"
-    if each * results < 1:
-        words = f"{unit.of(1)} in all at least"
-    return Quantity(results, each, thing, words, unknown=measured.words)
+    per_result = measured.at_least / unit.size
+    words = f"{unit.in_words(per_result)} at least"
+    if per_result * results < 1:
+        words = f"{unit.in_words(1)} in all at least"
+    return Quantity(results, per_result, thing, words, unknown=measured.words)
 
 
 def dearer_tier(demand: Demand) -> str:
@@ -9691,7 +9701,7 @@ def with_surcharges(demand: Demand, quantity: Quantity) -> Quantity:
             return quantity._replace(unknown=reason)
         shown = f"{factor:.12g} ({field.name} may change the price)"
         quantity = quantity._replace(
-            each=quantity.each * factor,
+            per_result=quantity.per_result * factor,
             words=" x ".join(filter(None, [quantity.words, shown])),
         )
     return quantity
@@ -9714,14 +9724,14 @@ def surcharge_in_words(demand: Demand, field: ModelField) -> str:
     if value is None or value is False or is_same_value(value, field.default):
         return ""
     sentences = re.split(r"(?<=[.!])\s", field.description[:MAX_REFERENCE].lower())
-    told = " ".join(text for text in sentences if re.search(PRICE_WORDS, text))
-    is_dearer = re.search(DEARER_WORDS, told) is not None or factors_in(told) != []
+    words = " ".join(text for text in sentences if re.search(PRICE_WORDS, text))
+    is_dearer = re.search(DEARER_WORDS, words) is not None or factors_in(words) != []
     if not is_dearer:
         return ""
-    names_values = any(is_named_in(told, offered) for offered in offered_values(field.schema))
-    if names_values and not is_named_in(told, value):
+    has_values = any(is_named_in(words, offered) for offered in offered_values(field.schema))
+    if has_values and not is_named_in(words, value):
         return ""
-    return told
+    return words
 
 
 def is_named_in(text: str, value: Any) -> bool:
@@ -9749,7 +9759,7 @@ FACTOR_WORDS = {"double": 2.0, "twice": 2.0, "triple": 3.0}
 MEGAPIXEL = 1_000_000  # pixels
 SOLD_AS_ONE = 1024 * 1024
 MAX_AMOUNT = 1e9  # of anything that an argument asks for; what is more is a mistake
-COUNTS = (
+COUNT_FIELDS = (
     *FLAGS_BY_DEST["num_images"].names,
     "max_images",
     "num_videos",
@@ -9820,7 +9830,7 @@ class Demand:
         count = 1.0
         for field in self.fields:
             amount = None
-            if field.name in COUNTS:
+            if field.name in COUNT_FIELDS:
                 amount = self.amount(field)
             elif re.fullmatch(like, "_".join(field.words)):
                 amount = amount_in(field.default)  # --num-images may have been sent so
@@ -9909,7 +9919,7 @@ def not_measured(demand: Demand) -> Measured:
     return Measured(None, "how much of that unit a job takes is not known before it has run")
 
 
-def itself(demand: Demand) -> Measured:
+def one_result(demand: Demand) -> Measured:
     return Measured(1.0)
 
 
@@ -9945,7 +9955,7 @@ def unless_decided_by_media(demand: Demand, length: Measured) -> Measured:
         return length
     else:
         reason = "a clip or a sound that is sent decides how long the result will be"
-    return Measured(None, reason, least=length.amount or 0.0)
+    return Measured(None, reason, at_least=length.known)
 
 
 def length_fields(demand: Demand) -> list[ModelField]:
@@ -10064,7 +10074,7 @@ def megapixels_of(demand: Demand) -> Measured:
         return megapixels_in(pixels)
     frames = frames_of(demand)
     if frames.amount is None:
-        return Measured(None, frames.words, least=pixels / MEGAPIXEL)
+        return Measured(None, frames.words, at_least=pixels / MEGAPIXEL)
     measured = megapixels_in(pixels * frames.amount)
     return measured._replace(words=f"{frames.words} x {pixels / MEGAPIXEL:.3g} megapixels")
 
@@ -10088,19 +10098,20 @@ def processed_megapixels_of(demand: Demand) -> Measured:
     """
     result = megapixels_of(demand)
     if demand.media("video"):
-        return Measured(None, "the size of a clip that is sent is not known", result.least)
+        reason = "the size of a clip that is sent is not known"
+        return Measured(None, reason, at_least=result.known)
     sizes = [pixels_of_picture(source) for source in demand.media("image")]
     sent = math.fsum(megapixels_in(pixels or 0.0).amount or 0.0 for pixels in sizes)
     if None in sizes:
         reason = "the size of a picture that is not here is not known"
-        return Measured(None, reason, least=sent + (result.amount or 0.0))
+        return Measured(None, reason, at_least=sent + result.known)
     if not sent:
         return result
     sent_in_words = f"{number_of(sent, 'megapixel')} sent"
     if result.amount is not None:
         return Measured(sent + result.amount, f"({sent_in_words} + {result.words})")
     if may_have_a_size(demand) or demand.thing == "clip":
-        return Measured(None, result.words, least=sent)
+        return Measured(None, result.words, at_least=sent + result.known)
     return Measured(sent, sent_in_words)
 
 
@@ -10189,7 +10200,7 @@ MEDIA_NOUNS = (
 )
 JOB_NOUNS = r"generations?|requests?|calls?|runs?|jobs?|outputs?|results?|predictions?"
 # Words beside a unit's noun that change nothing about it.
-FILLERS = r"of|an?|the|each|and|in|one|part|for|api|generated|produced|output|resulting|final"
+FILLER_WORDS = r"of|an?|the|each|and|in|one|part|for|api|generated|produced|output|resulting|final"
 
 
 class UnitRow(NamedTuple):
@@ -10206,20 +10217,20 @@ class UnitRow(NamedTuple):
 
 
 THOUSANDS = {"k": 1e3, "thousand": 1e3, "m": 1e6, "mn": 1e6, "million": 1e6}
-PROCESSED = r"processed|processing|input"
-PIXELS = r"megapixels?|mps?|mpx|mpix"
+PROCESSED_WORDS = r"processed|processing|input"
+MEGAPIXEL_WORDS = r"megapixels?|mps?|mpx|mpix"
 SECOND = Unit("second", "clip", seconds_of, is_whole=True)
 
 # The first row of which a word stands in the name is meant, if all other words may stand beside.
 # Tokens, credits, compute seconds and seconds of what is sent are in none: who could count them?
 UNITS = (
     UnitRow(
-        PIXELS,
-        rf"{PROCESSED}|total|{MEDIA_NOUNS}",
+        MEGAPIXEL_WORDS,
+        rf"{PROCESSED_WORDS}|total|{MEDIA_NOUNS}",
         Unit("megapixel", "", processed_megapixels_of),
-        needs=PROCESSED,
+        needs=PROCESSED_WORDS,
     ),
-    UnitRow(PIXELS, MEDIA_NOUNS, Unit("megapixel", "", megapixels_of)),
+    UnitRow(MEGAPIXEL_WORDS, MEDIA_NOUNS, Unit("megapixel", "", megapixels_of)),
     UnitRow(
         r"characters?|chars?",
         r"texts?|input|prompts?|speech|spoken",
@@ -10232,8 +10243,8 @@ UNITS = (
     UnitRow(r"milliseconds?|ms", MEDIA_NOUNS, SECOND._replace(noun="millisecond", base=0.001)),
     UnitRow(r"frames?", MEDIA_NOUNS, Unit("frame", "clip", frames_of, is_whole=True)),
     UnitRow(r"steps?", r"inference|denoising|sampling|diffusion", Unit("step", "", steps_of)),
-    UnitRow(MEDIA_NOUNS, JOB_NOUNS, Unit("", "", itself)),
-    UnitRow(JOB_NOUNS, JOB_NOUNS, Unit("", "", itself)),
+    UnitRow(MEDIA_NOUNS, JOB_NOUNS, Unit("", "", one_result)),
+    UnitRow(JOB_NOUNS, JOB_NOUNS, Unit("", "", one_result)),
     UnitRow(r"units?", f"{MEDIA_NOUNS}|{JOB_NOUNS}", Unit("unit", "result", one_unit)),
 )
 CURRENCY_BEFORE = r"(?:usd|us|dollars?)?\W*(?:\d+(?:\.\d+)?)?\W*(?:usd|us|dollars?)?\W*(?:per\b|/)"
@@ -10251,7 +10262,7 @@ def unit_of(name: Any) -> Unit:
         return unknown
     parts = re.findall(NUMBER_OR_WORD, without_currency(text))
     words = [part for part in parts if not part[0].isdigit()]
-    words = [word for word in words if not re.fullmatch(FILLERS, word)] or words
+    words = [word for word in words if not re.fullmatch(FILLER_WORDS, word)] or words
     for row in UNITS:
         nouns = [word for word in words if re.fullmatch(row.words, word)]
         others = [word for word in words if word not in nouns]
@@ -12147,7 +12158,7 @@ def redact(text: str) -> str:
     """
     keys = [os.environ.get(name, "") for name in ("FAL_KEY", "FAL_KEY_SECRET")]
     for name in other_key_variables():
-        if not name.upper().endswith(FILE_ENDINGS):
+        if not name.upper().endswith(FILE_VARIABLE_ENDINGS):
             keys.append(os.environ[name])
     forms = forms_of_secrets(
         tuple(keys),
@@ -12652,10 +12663,11 @@ def flag_meant(word: str, flags: Iterable[str], is_surplus: bool = False) -> str
     """The flag that a word is but for dashes, case, and spaces that belong to no flag: editors
     make one long dash of two hyphens, other programs' flags have one hyphen, Windows' a slash.
 
-    A text may start like that, so that a word is no flag if a text could go on as it does. What is
-    surplus is none.
+    A text may start like that, so that a word is no flag if a text could go on as it does; a word
+    that is surplus belongs to no text.
     """
-    start, after = f"[-{DASHES}]+", rf"\s*|=.*|:\S*|[{NOT_SEEN}{ODD_SPACES}].*"
+    start = f"[-{DASHES}]+"
+    after = rf"\s*|=.*|:\S*|[{NOT_SEEN}{ODD_SPACES}].*"
     if is_surplus:
         start = f"/|{start}"
     if is_surplus or word.startswith("--"):

@@ -283,6 +283,19 @@ def test_so_many_units_a_job_takes(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
+    "source", [{"video_url": "https://example.com/a.mp4"}, {"image_url": PICTURE}], ids=str
+)
+def test_what_is_sent_hides_nothing_of_what_is_made(source: dict[str, str]) -> None:
+    """Nobody knows how large that is, and the result is billed in any case."""
+    frames = {"num_frames": 10}
+    for length, megapixels in ((frames, 167.77216), ({}, 16.777216)):
+        job = fit({**BIG, **length, **source}, {})
+        reckoning = forecast("processed megapixels", job, model=CLIPS).dearest
+        assert reckoning.unknown
+        assert reckoning.total == pytest.approx(megapixels)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {"width": -5, "height": 100},
