@@ -329,7 +329,6 @@ TOKEN = {
     "expires_at": LATER,
 }
 NO_TOKENS: list[dict[str, Any]] = [
-    {"token": ""},
     {"base_url": f"https://{'a' * 70}.fal.media"},
     {"expires_at": "2001-01-01T00:00:00+00:00"},
     {"expires_at": "0001-01-01T00:00:00+23:00"},
