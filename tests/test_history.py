@@ -188,7 +188,7 @@ def test_what_fal_refuses_or_fails_is_told_with_the_error(fal: Sandbox, cli: Cli
     cli("submit-t2i", *flux())
     fal.on("POST", QUEUE, "*", Cut("headers"))
     cli("submit-t2i", *flux())
-    fal.on("GET", QUEUE, "*", Reply(400, json={"detail": "Odd"}))
+    fal.on("GET", QUEUE, "*", Reply(410, json={"detail": "Odd"}))
     cli("subscribe-t2i", *flux())
     event = Reply(
         content=b'event: error\ndata: {"detail": "Odd"}\n\n',
