@@ -1351,17 +1351,25 @@ def read_value(name: str, read: Callable[[str], Any], text: str) -> Any:
 
 def read_text(source: str) -> str:
     """The whole of a text file, or of stdin for `-`, its lines ended by a line feed."""
+    name = name_of_source(source)
     try:
         with open_text(source) as file:
             content = file.read(MAX_TEXT_BYTES + 1)
     except OSError as exc:
-        raise cannot_read(source, exc) from exc
+        raise cannot_read(name, exc) from exc
     if len(content) > MAX_TEXT_BYTES:
-        raise usage_error(f"more than {MAX_TEXT_BYTES} bytes of text: {source}")
-    text = decoded(content, source)
+        raise usage_error(f"more than {MAX_TEXT_BYTES} bytes of text: {name}")
+    text = decoded(content, name)
     text = text.rstrip("\x1a")  # by which DOS tools mark the end
     text = text.replace("\r\n", "\n").replace("\r", "\n")  # old Macs have the latter
     return re.sub("^\ufeff", "", text, flags=re.MULTILINE)  # files that are joined have several
+
+
+def name_of_source(source: str) -> str:
+    """What messages call a file, or stdin."""
+    if source == "-":
+        return "stdin"
+    return source
 
 
 def decoded(content: bytes, source: str) -> str:
@@ -1474,7 +1482,7 @@ def read_json_object(text: str) -> Fields:
     if text == "-" or named.startswith("@"):
         source = named.removeprefix("@")
         content = read_text(source)
-        with naming("stdin" if source == "-" else source):
+        with naming(name_of_source(source)):
             return json_object(content)
     try:
         return json_object(text)
@@ -2052,18 +2060,19 @@ def read_jobs(flags: Sequence[Flag], varied: str, source: str) -> list[Fields]:
     by_name["extra"] = by_name.pop("extra_json")
     by_name["arg"] = by_name["arg"]._replace(read=read_json_object)
     text = read_text(source)
+    source_name = name_of_source(source)
     if source.lower().endswith(TABLE_EXTENSIONS):
-        places = rows_of_table(by_name, text, source)
+        places = rows_of_table(by_name, text, source_name)
     elif is_whole_list(text):
-        places = items_of_list(text, source)
+        places = items_of_list(text, source_name)
     else:
-        places = lines_of_text(text, source)
+        places = lines_of_text(text, source_name)
     jobs = []
     for place, entry in places:
-        with naming(f"{source}, {place}"):
+        with naming(f"{source_name}, {place}"):
             jobs.append(read_job(by_name, varied, entry))
     if not jobs:
-        raise usage_error(f"{source} holds no jobs")
+        raise usage_error(f"{source_name} holds no jobs")
     return jobs
 
 

@@ -261,6 +261,17 @@ def test_prompts_in_brackets_are_prompts(cli: Cli) -> None:
     assert prompts_of(cli(*BATCH, "--prompts-file", "-", stdin="\n".join(prompts))) == prompts
 
 
+def test_stdin_is_called_so(cli: Cli) -> None:
+    texts = {
+        "A cat\n{": "stdin, line 2: not valid JSON",
+        "[1]": "stdin, item 1: must",
+        " ": "stdin h",
+    }
+    for text, words in texts.items():
+        done = cli(*BATCH, "--prompts-file", "-", stdin=text)
+        assert done.error["message"].startswith(f"argument --prompts-file: {words}")
+
+
 # Comments
 
 COMMENTED = "# my prompts\n#\n#sunset\n  # and\n#\there\nA cat # 1\n#1 fan\n## two\n- a dog\n"
