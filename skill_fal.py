@@ -1546,7 +1546,7 @@ def read_named_value(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise usage_error(f"not NAME=VALUE: {text[:80]!r}")
     refuse_control_characters(value)
-    if value.lstrip().startswith(("{", "[")):
+    if value.lstrip().startswith(("{", "[", '"')):
         refuse_bad_json(value)
     return name, value
 

@@ -167,6 +167,8 @@ def test_a_null_character_is_refused(refusal: Refusal, tmp_path: Path) -> None:
     assert "a.b: the text holds U+0000" in error["message"]
     error = refusal(*SUBMIT, "--prompt", "A", "--arg", 'texts=["a", "b\\u0000"]')
     assert "argument --arg: 1: the text holds U+0000" in error["message"]
+    error = refusal(*SUBMIT, "--prompt", "A", "--arg", 'text="\\u009b2J"')
+    assert "U+009B" in error["message"]
 
 
 def test_tabs_and_line_ends_are_sent(cli: Cli) -> None:
