@@ -7639,12 +7639,16 @@ def find_media(response: Any) -> Iterator[Media]:
     """Every file that a response names or holds, in the response's order."""
     for leaf in leaves(response):
         if is_file(leaf):
-            yield Media(
-                field=media_field(leaf),
-                source=leaf.value,
-                content_type=str(leaf.around.get("content_type") or ""),
-                name=media_name(leaf),
-            )
+            yield media_of(leaf)
+
+
+def media_of(leaf: Leaf) -> Media:
+    return Media(
+        field=media_field(leaf),
+        source=leaf.value,
+        content_type=str(leaf.around.get("content_type") or ""),
+        name=media_name(leaf),
+    )
 
 
 def has_files(response: Any) -> bool:
@@ -7653,14 +7657,17 @@ def has_files(response: Any) -> bool:
 
 def new_media(response: Any, arguments: Any) -> Iterator[Media]:
     """Each file of a response once, but for those that the arguments had named."""
-    seen: set[str | bytes] = set()
-    for leaf in leaves(arguments):
-        if isinstance(leaf.value, str):
-            seen.add(leaf.value)
+    seen: set[str | bytes] = set(texts_in(arguments))
     for media in find_media(response):
         if media.source not in seen:
             seen.add(media.source)
             yield media
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    for leaf in leaves(value):
+        if isinstance(leaf.value, str):
+            yield leaf.value
 
 
 def media_field(leaf: Leaf) -> str:
@@ -7739,6 +7746,201 @@ def field_word(field: str) -> str:
         return ""
     label = re.sub(r"(_?url|_uri|_link)s?$", "", labels[-1], flags=re.I)
     return label.rpartition("_")[2]
+
+
+# What a response tells beside its files
+
+# Words in the name of a boolean by which a content checker speaks; and those by which a setting
+# is told, or that nothing was found.
+CHECKER_WORDS = (
+    "nsfw|nudity|flagged|unsafe|moderat(ed|ion)|censored|filtered|blocked|redacted|inappropriate"
+    "|harmful|offensive|sensitive|violat(es|ed|ions?)"
+)
+SETTING_WORDS = (
+    "enabled?|disabled?|use|uses|allow(ed|s)?|skip(ped)?|check(er|ed|s)?|filter|filters|block"
+    "|tolerance|threshold|level|mode|passed|passes|ok|free|no|non|not|without|case|time"
+)
+# Names under which a result tells what went wrong, and texts there that say that nothing did.
+ERROR_NAMES = (
+    r"(\w+_)?(errors?|failures?|exceptions?)"
+    r"(_(messages?|msg|texts?|details?|descriptions?|reasons?|types?|codes?))?"
+)
+NO_ERRORS = ("", "none", "null", "no", "no error", "no errors", "ok", "success", "false", "0")
+# The last word of the names of fields that hold files of one medium.
+MEDIUM_WORDS = {
+    "video": "(video|clip|movie)s?",
+    "image": "(image|picture|photo|thumbnail|mask|frame)s?",
+    "audio": "(audio|sound|voice)s?|music|speech",
+}
+MAY_MOVE = ("image/gif", "image/webp")  # pictures that may stand in a clip's place
+
+
+def oddities(job: Job) -> Iterator[str]:
+    """What is not as it seems in the response to a job that was done."""
+    response, arguments = job.response, job.arguments
+    yield from flagged_in_words(response, arguments)
+    errors = dict.fromkeys(errors_in(response, arguments))
+    if errors:
+        texts = "; ".join(list(errors)[:MAX_NAMED])
+        yield f"the job is done, but its response tells of an error: {cut(texts, 500)}"
+    medium = medium_asked_of(str(job.endpoint))
+    if medium is not None and lacks(medium, response, arguments):
+        yield f"{job.endpoint} is for {medium}s, and the response holds none"
+    if job.saving and job.saving.target and next(new_media(response, arguments), None) is None:
+        yield "the response holds no file to save"
+
+
+def flagged_in_words(response: Any, arguments: Any) -> Iterator[str]:
+    fields = list(flagged_files(response, arguments).values())
+    if fields:
+        pronoun = "it" if len(fields) == 1 else "they"
+        names = ", ".join(fields[:MAX_NAMED])
+        if len(fields) > MAX_NAMED:
+            names += f" and {len(fields) - MAX_NAMED} more"
+        yield f"fal's content checker flagged {names}: {pronoun} may be black"
+        return
+    for flag in flags_in(response, arguments):
+        yield f"fal's content checker flagged the result: {flag.field}"
+        return
+
+
+def flagged_files(response: Any, arguments: Any) -> dict[str | bytes, str]:
+    """The field of each file that a content checker has flagged, by the file's source."""
+    named = set(texts_in(arguments))
+    files = [media for media in find_media(response) if media.source not in named]
+    fields: dict[str | bytes, str] = {}
+    for flag in flags_in(response, arguments):
+        for media in files_of_flag(flag, files):
+            fields.setdefault(media.source, media.field)
+    return fields
+
+
+def flags_in(response: Any, arguments: Any) -> Iterator[Leaf]:
+    """The flags of a content checker that are true, but for settings that come back."""
+    settings = {leaf.name for leaf in leaves(arguments) if leaf.value is True}
+    for leaf in leaves(response):
+        if leaf.value is True and leaf.name not in settings and is_flag_name(leaf.name):
+            yield leaf
+
+
+def is_flag_name(name: str) -> bool:
+    words = words_of(name)
+    if any(re.fullmatch(SETTING_WORDS, word) for word in words):
+        return False
+    return any(re.fullmatch(CHECKER_WORDS, word) for word in words)
+
+
+def files_of_flag(flag: Leaf, files: Sequence[Media]) -> list[Media]:
+    """The files beside a flag, or beside what holds it. One of a list of flags is about the file
+    that has its place in the list beside it.
+    """
+    number: Any = None
+    node = flag
+    while node.outer is not None:
+        if not isinstance(node.outer.value, Mapping):
+            number = node.key
+        node = node.outer
+        if not isinstance(node.value, Mapping):
+            continue
+        place = node.field
+        beside = [media for media in files if place in ("", media.field) or is_in(media, place)]
+        if beside and number is None:
+            return beside
+        if beside:
+            return files_at(number, beside, place)
+    return []
+
+
+def is_in(media: Media, place: str) -> bool:
+    return media.field.startswith(f"{place}.")
+
+
+def files_at(number: int, files: Sequence[Media], place: str) -> list[Media]:
+    """Those that have the place in a list of files; where there is no list, each is the first."""
+    numbers = [number_in_list(media.field.removeprefix(place)) for media in files]
+    if numbers == [None] * len(files):
+        return list(files) if number == 0 else []
+    return [media for media, at in zip(files, numbers, strict=True) if at == number]
+
+
+def number_in_list(field: str) -> int | None:
+    return next((int(key) for key in field.split(".") if key.isdecimal()), None)
+
+
+def errors_in(response: Any, arguments: Any) -> Iterator[str]:
+    """The texts that a response has under names of errors, and the names."""
+    sent = set(texts_in(arguments))
+    for leaf in leaves(response):
+        text = leaf.value
+        if not isinstance(text, str) or text in sent or text.strip().lower() in NO_ERRORS:
+            continue
+        names = ("_".join(words_of(str(key))) for key in leaf.path)
+        if any(re.fullmatch(ERROR_NAMES, name) for name in names):
+            yield f"{leaf.field}: {cut(text.strip(), 300)}"
+
+
+def medium_asked_of(endpoint: str) -> str | None:
+    """What an endpoint makes, video or image, if its path says so: the last word on it counts."""
+    parts = [words_of(part) for part in endpoint.split("/")]
+    words = [word for part in parts for word in part]
+    if any(re.fullmatch("train(er|ing)?", word) for word in words):
+        return None
+    for part in reversed(parts):
+        for before, word in reversed(list(itertools.pairwise(["", *part]))):
+            if before == "to":
+                return word if word in ("video", "image") else None
+            if re.fullmatch(r"[a-z]2[vi]", word):
+                return {"v": "video", "i": "image"}[word[-1]]
+    is_of_clips = any(re.fullmatch("(video|audio|music|speech|voice|sound)s?", w) for w in words)
+    return "image" if parts[-1] == ["edit"] and not is_of_clips else None
+
+
+def lacks(medium: str, response: Any, arguments: Any) -> bool:
+    """Whether nothing in a response can be a file of the medium."""
+    sent = set(texts_in(arguments))
+    for leaf in leaves(response):
+        if not isinstance(leaf.value, (str, bytes)) or leaf.value in sent:
+            continue
+        is_candidate = is_file(leaf) or may_be_file(leaf.value)
+        if is_candidate and medium_of(media_of(leaf)) in (medium, None):
+            return False
+    return True
+
+
+def may_be_file(value: str | bytes) -> bool:
+    """Whether it is an address of any kind, or so long a word that it may be a file's data."""
+    is_text_of_file = r"[a-z][\w+.-]*:/\S+|\S{1000,}"
+    return isinstance(value, bytes) or re.fullmatch(is_text_of_file, value, re.I) is not None
+
+
+def medium_of(media: Media) -> str | None:
+    """Such as image: by what the file is said to be, then by its name, then by its field's."""
+    head = None
+    if isinstance(media.source, bytes):
+        head = media_type(media.source[:HEAD_BYTES])
+    elif media.is_data:
+        head = re.split("[;,]", media.source[5:300], maxsplit=1)[0]
+    named = type_named(media.name)
+    for content_type in (head, media.content_type, named and named.content_type):
+        medium = medium_of_type(content_type or "")
+        if medium is not None:
+            return medium
+    word = field_word(media.field)
+    for medium, names in MEDIUM_WORDS.items():
+        if re.fullmatch(names, word, re.I):
+            return medium
+    return None
+
+
+def medium_of_type(content_type: str) -> str | None:
+    """The first part of a content type, unless it leaves open what the file shows."""
+    row = type_called(content_type)
+    name = row.content_type if row else content_type.lower()
+    name = FAMILIES.get(name, name)
+    medium = name.partition("/")[0]
+    if name in MAY_MOVE or medium not in ("image", "video", "audio", "model", "text"):
+        return None
+    return medium
 
 
 # Where files go
@@ -8533,9 +8735,14 @@ class Saved(list[Fields]):
 
 
 async def save_media(job: Job) -> Any:
-    """The job's response, with "downloaded_files" once its files are saved where the user asked."""
+    """The job's response, with "downloaded_files" once its files are saved where the user asked;
+    notes tell what is odd in it.
+    """
     response = job.response
     saving = job.saving
+    if not isinstance(response, Raw):
+        for text in oddities(job):
+            job.progress.note(text)
     if saving is None or saving.target is None:
         return response
     saved = Saved()
@@ -8582,6 +8789,7 @@ async def save_files(job: Job, saving: Saving, response: Any, saved: Saved) -> l
     for each that is lost.
     """
     lost: list[Fields] = []
+    flagged = flagged_files(response, job.arguments)
     async with CONNECTION.opened() as client:
         for media in new_media(response, job.arguments):
             index = len(saved) + len(lost)
@@ -8596,6 +8804,8 @@ async def save_files(job: Job, saving: Saving, response: Any, saved: Saved) -> l
                             index,
                         )
                     )
+                if media.source in flagged:
+                    saved[-1]["flagged"] = True
             except Failure as failure:
                 lost_file = {
                     "field": redact(media.short_url())[:500],
@@ -11260,8 +11470,8 @@ async def stream_job(
             async for document in documents:
                 yield document
         job.becomes(JobState.DONE, result=job.response)
+        document = await save_media(job)
         if options.saving.target:
-            document = await save_media(job)
             job.was_printed()
             yield document
 
@@ -11623,14 +11833,13 @@ async def list_jobs(
     if account and (live or costs or not model):
         message = "--account needs --model, which fal asks for, and goes without --live and --costs"
         raise usage_error(message)
-    if limit is None and not costs:
-        limit = 20
+    newest = limit or 20
     if account:
-        rows = await fetch_requests(str(model), limit or 20)
+        rows = await fetch_requests(str(model), newest)
         jobs = [job for job in map(account_document, rows) if matches(job, None, search)]
     else:
         matching = (facts for facts in RUN.history.jobs() if matches(facts, model, search))
-        known = list(itertools.islice(matching, limit))
+        known = list(itertools.islice(matching, limit if costs else newest))
         if live:
             await look_at_all(known)
         jobs = await costs_of(known) if costs else list(map(job_document, known))
@@ -12532,6 +12741,9 @@ class Progress:
     def say(self, text: str) -> None:
         console.line(self._label + text)
 
+    def note(self, text: str) -> None:
+        note(self._label + text)
+
     async def follow(self, status: fal_client.Status) -> None:
         """Report, then wait until it is time to look again."""
         if self._started is None:
@@ -12833,13 +13045,13 @@ def saying_what_is_billed() -> Iterator[None]:
     """Tell at the end what fal billed for the job that the command is about; of one that failed,
     if that is anything.
     """
-    has_failed = True
+    is_done = False
     try:
         yield
-        has_failed = False
+        is_done = True
     finally:
         billed = billed_in_words(RUN.job)
-        if billed and (RUN.job.billable_units or not has_failed):
+        if billed and (is_done or RUN.job.billable_units):
             console.line(f"billed: {billed}")
 
 

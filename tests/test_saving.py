@@ -1007,6 +1007,8 @@ def test_metadata_tells_how_to_make_it_again(fal: Sandbox, cli: Cli, tmp_path: P
         "request_id": request_id,
         "arguments": fal.jobs[request_id].arguments,
         "seed": 5,
+        "billable_units": 1,
+        "list_price_usd": None,
         "url": done.json["images"][0]["url"],
         "field": "images.0",
         "tool": {"name": "skill_fal.py", "version": skill_fal.__version__},
