@@ -362,6 +362,8 @@ class Job:
         self.state = JobState.NEW
         self.failed = False  # fal called the accepted job a failure
         self.taken_now = False  # by fal, since this command began
+        self.sent_at = 0.0  # in seconds since 1970, be it by an earlier run
+        self.is_looked_for = False  # on the account, since fal's answer did not come
         self.refused = False  # by the model, in its last word on the job
         self.last_status: Fields | None = None  # by which the job has ended
         self.unknown_since: float | None = None  # in the event loop's seconds; see known_word
@@ -370,6 +372,7 @@ class Job:
         self.deadline: float | None = None  # in the event loop's seconds
         self.asked: Arguments = {}  # by the user, by flag
         self.arguments: Arguments = {}  # what the user asked, then what was sent
+        self.uploads: dict[str, str] = {}  # URLs, by local file; by content if of an earlier run
         self.response: Any = None
         self.raw_response: Any = None  # see set_aside
         self.unprinted: list[Any] = []  # answers that are paid for
@@ -402,7 +405,7 @@ class Job:
         """What the units come to by fal's list, in USD; None if either is not known."""
         if self.price is None or self.billable_units is None:
             return None
-        return round(self.price.of(self.billable_units), 9)
+        return round(self.price.cost_of(self.billable_units), 9)
 
     def becomes(self, state: JobState, **facts: Any) -> None:
         self.state = state
@@ -451,6 +454,7 @@ class Job:
         if (self.state, self.request_id) == (JobState.ACCEPTED, request_id):
             return
         self.request_id = request_id
+        RUN.request_ids.add(request_id)
         self.taken_now = True
         self.becomes(JobState.ACCEPTED, request_id=request_id)
         self.progress.say(f"request id {request_id}")
@@ -504,6 +508,7 @@ class Run:
         self.cancelled: list[str] = []  # request ids
         self.running: list[Job] = []  # given up, and not cancelled
         self.history = History()
+        self.request_ids: set[str] = set()  # of its jobs, and of all that its journal knows
         self.jobs_in_doubt = 0  # nobody knows whether fal has them
         self.unprinted_ids: list[str] = []  # of jobs that a batch could not print
 
@@ -1949,7 +1954,7 @@ AGAIN = (
     ),
     delivery_flag(
         "--retry-unknown",
-        "with --journal: submit jobs again of which fal may have taken the first request",
+        "with --journal: submit jobs again that fal may have, but that the account does not list",
     ),
     delivery_flag("--retry-failed", "with --journal: submit jobs again that failed"),
 )
@@ -5189,6 +5194,7 @@ class Call:
         if not is_head or facts["request"].method == b"CONNECT" or self.is_sent:
             return
         if self.pays:
+            self.job.sent_at = time.time()
             self.job.becomes(JobState.SENT)
         self.is_sent = True
 
@@ -6200,6 +6206,13 @@ def sync_folder(path: str) -> None:
             os.close(folder)
 
 
+def read_uploads(value: Any) -> dict[str, str]:
+    """What a journal holds of uploads: URLs by the digests of the files."""
+    if not isinstance(value, dict):
+        return {}
+    return {digest: url for digest, url in value.items() if is_text(url)}
+
+
 def is_list_of_saved(value: Any) -> bool:
     """Whether it is what a journal holds of saved files: the place and {"path", "bytes"} each."""
     if not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
@@ -6227,10 +6240,11 @@ JOURNAL_STATES: dict[str, str] = {
 class Journal:
     """What a batch knows of its jobs: how far each of them got, in this run and in those before.
 
-    A step is {"job", "state", "at"}, after sent with "model" and "about", after accepted with
-    "request_id", after done with "result" and then "saved", its files. `job` is made of the
-    endpoint and the arguments, local files by their content, so that a changed list finds its
-    jobs again. Without a path nothing is kept, nor by a dry run that finds no file.
+    A step is {"job", "state", "at"}, after sent with "model", "about" and the "uploads" by
+    content, after accepted with "request_id", after done with "result" and then "saved",
+    its files. `job` is made of the endpoint and the arguments, local files by their content, so
+    that a changed list finds its jobs again. Without a path nothing is kept, nor by a dry run
+    that finds no file.
     """
 
     def __init__(self, path: str | None, dry: bool = False) -> None:
@@ -6270,6 +6284,8 @@ class Journal:
         request_id = facts.get("request_id")
         if request_id is not None and not is_request_id(request_id):
             return False
+        if request_id is not None:
+            RUN.request_ids.add(request_id)
         return isinstance(state, str) and JOURNAL_STATES.get(state) in facts
 
     def attach(self, job: Job, endpoint: str, digest: Callable[[str], str]) -> None:
@@ -6290,10 +6306,18 @@ class Journal:
             job.response = Raw(facts["raw_result"])
         if is_list_of_saved(facts.get("saved")):
             job.saved = facts["saved"]
+        if job.state == JobState.SENT:
+            job.sent_at = read_time(facts.get("at")) or time.time()
+            job.uploads = read_uploads(facts.get("uploads"))
         topic = str(job.arguments.get("image_url") or job.arguments.get("prompt"))
         about = {"model": endpoint, "about": redact(topic)[:MAX_ABOUT]}
+
+        def what_is_sent() -> Fields:
+            uploads = {digest(source): url for source, url in job.uploads.items()}
+            return {**about, "uploads": uploads} if uploads else about
+
         # Before the list of all jobs: what cannot be recorded here is not sent.
-        job.records.insert(0, functools.partial(self._record, name, about))
+        job.records.insert(0, functools.partial(self._record, name, what_is_sent))
 
     def _name(self, content: str) -> str:
         """The name of the next job of this content; twins are told apart by their order."""
@@ -6304,7 +6328,7 @@ class Journal:
     def _record(
         self,
         name: str,
-        about: Fields,
+        what_is_sent: Callable[[], Fields],
         state: str,
         **facts: Any,
     ) -> None:
@@ -6315,7 +6339,7 @@ class Journal:
         if "error" in facts:
             return
         if state == JobState.SENT:
-            facts = about
+            facts = what_is_sent()
         if isinstance(facts.get("result"), Raw):  # not to be read back as JSON
             facts = {"result": None, "raw_result": str(facts["result"])}
         try:
@@ -6334,6 +6358,7 @@ MAX_HISTORY_BYTES = 19_500_000  # of the list; what is added to it then is far b
 HISTORY_BYTES_KEPT = 15_000_000  # once it has more
 MAX_KEPT_RESPONSE = 64 * 1024  # bytes of JSON
 MAX_ABOUT = 200  # characters
+HISTORY_LEEWAY = 5.0  # seconds between a step of the journal's and the list's own
 MAX_WORD = 4000  # characters of a response's text without a space: URLs are shorter, data longer
 
 # What list-jobs calls the states that steps tell.
@@ -6445,6 +6470,33 @@ class History:
                     return facts
         return None
 
+    def has(self, request_id: str) -> bool:
+        """Whether the list, as other commands have left it by now, has the id of a job."""
+        fact = f'"request_id": "{request_id}"'.encode()
+        try:
+            lines = StepFile(self._path(), "list of jobs", is_shared=True).lines()
+        except (OSError, Failure):  # there is none yet, or none that can be read
+            return False
+        return any(fact in line for line in lines)
+
+    def find_unknown(self, model: str | None, about: str, sent_at: float) -> Fields | None:
+        """What is known of a job without an id that was sent at about this time."""
+        try:
+            jobs = list(self._read())
+        except Failure:
+            return None
+        for start in reversed(jobs):
+            facts = self._facts(start)
+            submitted_at = read_time(facts.get("submitted_at"))
+            if submitted_at is None or "request_id" in facts:
+                continue
+            if submitted_at < sent_at - HISTORY_LEEWAY:
+                return None
+            is_same = (facts.get("model"), facts.get("about")) == (model, about)
+            if is_same and submitted_at <= sent_at + HISTORY_LEEWAY:
+                return facts
+        return None
+
     def _read(self) -> dict[bytes, list[bytes]]:
         """The lines of each job, in the order in which the jobs were sent."""
         if self._lines is not None:
@@ -6515,7 +6567,9 @@ class JobRecord:
             self._begin()
             facts = self._what_is_sent()
         elif self._name is None and not self._find():
-            return
+            if state != JobState.ACCEPTED:
+                return
+            self._begin_again()
         if self._tells_nothing(state, facts):
             return
         self._state = state
@@ -6538,6 +6592,17 @@ class JobRecord:
         self._name = facts["job"]
         self._state = facts["state"]
         return True
+
+    def _begin_again(self) -> None:
+        """Have a place in the list for a job of an earlier run that was found on the account."""
+        job = self._job
+        sent = self._what_is_sent()
+        unknown = self._history.find_unknown(job.endpoint, sent["about"], job.sent_at)
+        if unknown is not None:
+            self._name = unknown["job"]
+            return
+        self._begin()
+        self._history.append({"job": self._name, "state": JobState.SENT, "at": utc_now(), **sent})
 
     def _tells_nothing(self, state: JobState, facts: Fields) -> bool:
         """Whether the list knows as much: commands may look at a job any number of times."""
@@ -7464,13 +7529,17 @@ class Uploads:
             self._under_way[key] = asyncio.ensure_future(_maybe_upload(source, digest))
         return await self._under_way[key]
 
-    async def replace(self, arguments: Arguments) -> Fields:
-        """The arguments with a URL in place of each local file that they name."""
-        sources = list(dict.fromkeys(media_sources(arguments)))
-        uploads = [self.url(source) for source in sources]
-        uploaded_urls = await asyncio.gather(*uploads)
-        url_by_source = dict(zip(sources, uploaded_urls, strict=True))
-        return dict(with_media(url_by_source.__getitem__, arguments))
+    async def urls(self, arguments: Arguments) -> dict[str, str]:
+        """The URL of each local file that the arguments name."""
+        sources = [source for source in media_sources(arguments) if not is_remote(source)]
+        sources = list(dict.fromkeys(sources))
+        uploaded_urls = await asyncio.gather(*map(self.url, sources))
+        return dict(zip(sources, uploaded_urls, strict=True))
+
+
+def with_urls(urls: Mapping[str, str], arguments: Arguments) -> Fields:
+    """The arguments with a URL in place of each local file that they name."""
+    return dict(with_media(lambda source: urls.get(source, source), arguments))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -9184,15 +9253,14 @@ async def fetch_models(
         return await fetch_pages(client, MODELS_URL, "models", query)
 
 
-async def fetch_requests(model: str, limit: int) -> list[Fields]:
+async def fetch_requests(model: str, limit: int, start: float) -> list[Fields]:
     """The requests of the account to a model, with what went in and came out, as fal lists them:
-    those of the last 30 days; without a start it lists those of one (2026).
+    those since a start in seconds since 1970; without one it lists those of a day (2026).
     """
-    start = time.gmtime(time.time() - 30 * 86400)
     query: Fields = {
         "endpoint_id": model,
         "limit": min(limit, 100),  # the most that fal takes
-        "start": time.strftime(ISO_TIME, start),
+        "start": time.strftime(ISO_TIME, time.gmtime(start)),
         "expand": "payloads",
     }
     async with platform(api_key()) as client:
@@ -9648,7 +9716,7 @@ def billed_in_words(job: Job) -> str | None:
         return None
     if job.price is None:
         return number_of(units, "unit")
-    return f"{job.price.unit.billed(units)}, {money(job.price.of(units))} USD by fal's list"
+    return f"{job.price.unit.billed(units)}, {money(job.price.cost_of(units))} USD by fal's list"
 
 
 MAX_PRICED = 50  # endpoints in one question to fal's pricing API (2026)
@@ -10765,14 +10833,34 @@ async def arguments_to_send(
             reckoning = await affordable(endpoint_id, [fitted], order.max_cost)
             job.price = reckoning.price
         arguments = fitted.arguments
-    arguments = await uploads.replace(arguments)
-    job.arguments = arguments
-    return arguments
+    job.uploads = await uploads.urls(arguments)
+    job.arguments = with_urls(job.uploads, arguments)
+    return job.arguments
 
 
 def say_notes(fitted: Fit) -> None:
     for text in fitted.notes:
         note(text)
+
+
+async def submit(
+    job: Job,
+    arguments: Arguments | Order,
+    options: Options,
+    uploads: Uploads,
+) -> None:
+    """Queue a job, in its session."""
+    to_send = await arguments_to_send(job, arguments, options, uploads)
+    try:
+        await fal_client.submit_async(
+            str(job.model),
+            to_send,
+            webhook_url=options.webhook_url,
+            path=options.sub_path(str(job.model)),
+            headers=options.headers(),
+        )
+    except Failure as failure:
+        await find_if_lost(job, failure)
 
 
 async def submit_and_follow(
@@ -10785,35 +10873,218 @@ async def submit_and_follow(
     """Queue a job, follow it to its end, save its files, and give the response."""
     model = str(job.model)
     async with fal_session(job, seconds):
-        response = await fal_client.subscribe_async(
-            model,
-            await arguments_to_send(job, arguments, options, uploads),
-            with_logs=True,
-            interval=0,  # job.progress.follow waits instead, longer as the job grows older
-            on_queue_update=job.progress.follow,
-            path=options.sub_path(model),
-            headers=options.headers(),
-        )
+        to_send = await arguments_to_send(job, arguments, options, uploads)
+        try:
+            response = await fal_client.subscribe_async(
+                model,
+                to_send,
+                with_logs=True,
+                interval=0,  # job.progress.follow waits instead, longer as the job grows older
+                on_queue_update=job.progress.follow,
+                path=options.sub_path(model),
+                headers=options.headers(),
+            )
+        except Failure as failure:
+            await find_if_lost(job, failure)
+            response = await response_of(job)
         job.answered(response)
         return await save_media(job)
 
 
 async def follow_and_fetch(job: Job, no_wait: bool = False, seconds: float | None = None) -> Any:
     """Tell how a job is getting on, and give its response when it has ended, files saved."""
-    model = str(job.model)
-    request_id = str(job.request_id)
     if no_wait:
         job.patience = GLANCE_LIMIT
     async with fal_session(job, seconds):
-        while True:
-            status = await fal_client.status_async(model, request_id, with_logs=True)
-            if no_wait and not isinstance(status, fal_client.Completed):
-                raise Failure("not_finished", f"the job is {status_fields(status)['status']}")
-            await job.progress.follow(status)
-            if isinstance(status, fal_client.Completed):
-                break
-        job.answered(await fal_client.result_async(model, request_id))
+        job.answered(await response_of(job, no_wait))
         return await save_media(job)
+
+
+async def response_of(job: Job, no_wait: bool = False) -> Any:
+    """Follow a job in its session to its end, for its response."""
+    model, request_id = str(job.model), str(job.request_id)
+    while True:
+        status = await fal_client.status_async(model, request_id, with_logs=True)
+        if no_wait and not isinstance(status, fal_client.Completed):
+            raise Failure("not_finished", f"the job is {status_fields(status)['status']}")
+        await job.progress.follow(status)  # which waits, longer as the job grows older
+        if isinstance(status, fal_client.Completed):
+            return await fal_client.result_async(model, request_id)
+
+
+# Lost jobs: submitted, but fal's answer did not come. The account's requests tell of them.
+
+LOST_LOOKS = (2, 5, 10)  # seconds until each look, for fal may list a job late
+LOST_PATIENCE = 10.0  # seconds that a look may take
+LOST_LEEWAY = 60.0  # seconds by which fal's clock may be behind ours
+MAX_LOST_ROWS = 1000  # requests since then, of which it must be the only one
+
+
+async def find_if_lost(job: Job, failure: Failure) -> None:
+    """Look for a job of which fal's answer did not come, so that it can be gone on with. Any other
+    failure is raised again; in no case is the job sent again.
+    """
+    if not job.in_doubt:
+        raise failure
+    await find_lost(job, failure, LOST_LOOKS)
+
+
+async def find_lost(job: Job, failure: Failure, looks: Sequence[float]) -> None:
+    """Accept the one request of the account that can be a lost job. If there is none, or are
+    several, or the account cannot be asked, the failure is raised, which then says so.
+    """
+    search = AccountSearch(job)
+    job.is_looked_for = True
+    try:
+        await search.run(looks)
+    finally:
+        job.is_looked_for = False
+    if job.state != JobState.ACCEPTED:
+        failure.message += f"; {search.outcome}"
+        failure.details = search.details() or failure.details
+        raise failure
+    note(f"the account lists the job: going on with request id {job.request_id}")
+
+
+class AccountSearch:
+    """A search of the account's requests for a lost job.
+
+    It is a request to the same endpoint, sent since a minute before the job was, with the job's
+    arguments, that is no other job of ours. Nobody has seen the rows that fal lists (2026):
+    whatever is odd in one makes it another request.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._start = job.sent_at - LOST_LEEWAY
+        model = str(job.endpoint)
+        self._schema = read_model_schema(read_copy(model)[0], model).input_schema or {}
+        self._found: list[str] = []
+        self._is_over = False
+        self.outcome = "the time limit left no time to look for the job on the account"
+
+    async def run(self, looks: Sequence[float]) -> None:
+        """Look after so many seconds each, as the job's time limit allows."""
+        began = seconds_from_now(0)
+        note("fal's answer did not come: looking for the job on the account")
+        for seconds in looks:
+            pause = began + seconds - seconds_from_now(0)
+            if pause >= self._seconds_left():
+                return
+            await asyncio.sleep(max(pause, 0.0))
+            await self._look()
+            if self._is_over:
+                return
+
+    def _seconds_left(self) -> float:
+        if self._job.deadline is None:
+            return math.inf
+        return self._job.deadline - LATE_ANSWER - seconds_from_now(0)
+
+    async def _look(self) -> None:
+        seconds = min(LOST_PATIENCE, self._seconds_left())
+        try:
+            async with asyncio.timeout(seconds):
+                rows = await fetch_requests(str(self._job.endpoint), MAX_LOST_ROWS, self._start)
+            with failures(Job()):  # rows may nest too deeply to be compared
+                self.choose(rows)
+        except TimeoutError:
+            self.outcome = self._not_asked(f"fal did not answer within {seconds:.0f} s")
+        except Failure as failure:
+            self.outcome = self._not_asked(failure.message)
+            self._is_over = failure.status in PLAIN_REFUSALS
+
+    def _not_asked(self, reason: str) -> str:
+        return f"the account could not be asked for the job: {reason}"
+
+    def choose(self, rows: Sequence[Fields]) -> None:
+        """Accept what can only be the job."""
+        self._found = list(dict.fromkeys(row["request_id"] for row in rows if self._may_be(row)))
+        shown = ", ".join(self._found)
+        if len(rows) >= MAX_LOST_ROWS:
+            self.outcome = f"the account has too many requests to tell which is the job: {shown}"
+        elif not self._found:
+            since = time.strftime(ISO_TIME, time.gmtime(self._start))
+            self.outcome = f"until now the account lists no such request since {since}"
+        elif len(self._found) > 1:
+            self.outcome = f"the account lists several requests that may be the job: {shown}"
+        elif self._has_twin():
+            self.outcome = f"what the account lists may be another job of this command: {shown}"
+        else:
+            self._is_over = True
+            self._job.accepted(self._found[0])
+
+    def details(self) -> list[Fields]:
+        """The requests that the job may be."""
+        return [value_problem("request_id", None, each, "candidate") for each in self._found]
+
+    def _may_be(self, row: Fields) -> bool:
+        request_id = row.get("request_id")
+        if not is_request_id(request_id):
+            return False
+        if row.get("endpoint_id") not in (None, self._job.endpoint):
+            return False
+        sent_at = read_time(row.get("sent_at")) or read_time(row.get("started_at"))
+        if sent_at is None or sent_at < self._start:
+            return False
+        if not is_echo(read_payload(row.get("json_input")), self._job.arguments, self._schema):
+            return False
+        return request_id not in RUN.request_ids and not RUN.history.has(request_id)
+
+    def _has_twin(self) -> bool:
+        """Whether an equal job waits for fal's answer: what is listed may be that one."""
+        for job in RUN.followed:
+            is_waiting = job.in_doubt and not job.is_looked_for
+            is_like = is_echo(job.arguments, self._job.arguments, self._schema)
+            if is_waiting and job.endpoint == self._job.endpoint and is_like:
+                return True
+        return False
+
+
+def read_time(value: Any) -> float | None:
+    """Seconds since 1970; None if it is no time in ISO 8601. Without a zone it is in UTC."""
+    if not is_text(value):
+        return None
+    try:
+        moment = datetime.datetime.fromisoformat(value.strip())
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return moment.timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def read_payload(value: Any) -> Any:
+    """What went in or came out, be it as JSON in a text; None if that cannot be read."""
+    if not is_text(value):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_echo(listed: Any, sent: Any, schema: Fields) -> bool:
+    """Whether fal lists what was sent, be it with null and the model's defaults besides."""
+    if isinstance(sent, (list, tuple)):
+        is_as_long = isinstance(listed, (list, tuple)) and len(listed) == len(sent)
+        return is_as_long and all(map(functools.partial(is_echo, schema={}), listed, sent))
+    if isinstance(sent, str):  # be it one that names a file, which is a type of its own
+        return isinstance(listed, str) and listed == sent
+    if not isinstance(sent, Mapping):
+        return is_same_value(listed, sent)
+    if not isinstance(listed, Mapping):
+        return False
+    fields: Fields = schema.get("properties", {})
+    for name in {**sent, **listed}:
+        value = listed.get(name)
+        field = fields.get(name, {})
+        if name in sent and not is_echo(value, sent[name], field):
+            return False
+        is_default = value is None or is_same_value(value, field.get("default"))
+        if name not in sent and not is_default:
+            return False
+    return True
 
 
 def job_of_list(model: str, request_id: str) -> Job:
@@ -10884,6 +11155,7 @@ async def fetch_or_recall(job: Job, no_wait: bool, seconds: float | None) -> Any
 
 
 LIVE_CONCURRENCY = 8  # jobs that are asked about at once
+ACCOUNT_SPAN = 30 * 86400  # seconds of the account's requests that are listed
 
 
 async def look_at_all(jobs: Iterable[Fields]) -> None:
@@ -11097,6 +11369,7 @@ class Batch:
         self.reckoning: Reckoning | None = None
         self._slots = asyncio.Semaphore(concurrency)
         self.uploads = Uploads()
+        self._schema = ModelSchema()
         self._tally: collections.Counter[str] = collections.Counter()
         pace = Pace()
         self.entries = [self._entry(index, order, pace) for index, order in enumerate(orders)]
@@ -11126,10 +11399,10 @@ class Batch:
 
     async def fit(self) -> ModelSchema:
         """Fit what may be submitted to the one schema of all."""
-        schema = await self.entries[0].order.schema(self.endpoint)
+        self._schema = await self.entries[0].order.schema(self.endpoint)
         for entry in self.due:
-            entry.fitted = entry.order.fit(schema)
-        return schema
+            entry.fitted = entry.order.fit(self._schema)
+        return self._schema
 
     @property
     def fitted(self) -> list[Fit]:
@@ -11204,16 +11477,12 @@ class Batch:
         """A job's response: from the journal, by its request id, or for money."""
         job = entry.job
         job.deadline = self.job.deadline
+        if job.state == JobState.SENT:
+            await self._find_lost(entry)
         step = self.past.next_step(job)
         if step == NextStep.PRINT:
             async with fal_session(job):
                 return await save_media(job)
-        if step == NextStep.REFUSE:
-            raise Failure(
-                "unknown_outcome",
-                "an earlier run did not hear fal's answer: whether fal has the job is unknown",
-                hint=f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown.",
-            )
         if step == NextStep.LOOK_UP:
             job.progress.say(f"request id {job.request_id}")
             try:
@@ -11224,6 +11493,41 @@ class Batch:
         job.forget()
         assert entry.fitted, "what is not due is not submitted"
         return await submit_and_follow(job, entry.fitted.arguments, self.options, self.uploads)
+
+    async def _find_lost(self, entry: BatchEntry) -> None:
+        """Find on the account what an earlier run has submitted and did not hear of; otherwise the
+        user decides, by --retry-unknown, whether it is submitted again.
+        """
+        job = entry.job
+        failure = Failure(
+            "unknown_outcome",
+            "an earlier run did not hear fal's answer: whether fal has the job is unknown",
+            hint=f"If it is not at {REQUESTS_PAGE}, submit it with --retry-unknown.",
+        )
+        looks: Sequence[float] = LOST_LOOKS
+        if time.time() - job.sent_at > LOST_LEEWAY:
+            looks = (0,)
+        async with fal_session(job):
+            try:
+                job.arguments = self._arguments_sent(entry)
+                await find_lost(job, failure, looks)
+            except Failure as reason:
+                if reason is not failure:
+                    failure.message += f"; what it was sent is unknown: {reason.message}"
+                if failure.details or not self.past.retry_unknown:
+                    raise failure from None
+
+    def _arguments_sent(self, entry: BatchEntry) -> Fields:
+        """What an earlier run has sent for a job: local files went as their URLs in the journal."""
+        fitted = entry.fitted or entry.order.fit(self._schema)
+        urls = {}
+        for source in media_sources(fitted.arguments):
+            digest = self.uploads.digest(source)
+            if digest in entry.job.uploads:
+                urls[source] = entry.job.uploads[digest]
+            elif not is_remote(source):
+                raise usage_error("the journal does not tell where its files were uploaded to")
+        return with_urls(urls, fitted.arguments)
 
     def _count(self, line: Fields, skipped: bool) -> None:
         end = "done"
@@ -11264,7 +11568,7 @@ class Batch:
         """What the units come to, in words, if fal's list was asked for the price of one."""
         if self.reckoning is None or self.reckoning.price is None:
             return ""
-        return f" ({money(self.reckoning.price.of(units))} USD by fal's list)"
+        return f" ({money(self.reckoning.price.cost_of(units))} USD by fal's list)"
 
     def _failure(self) -> Failure:
         hint = None
@@ -11395,13 +11699,7 @@ async def submit_job(model: str, arguments: Arguments | Order, **keywords: Any) 
     job = options.new_job(model)
     job.cancelled_if_given_up = False
     async with fal_session(job, options.client_timeout):
-        await fal_client.submit_async(
-            model,
-            await arguments_to_send(job, arguments, options, Uploads()),
-            webhook_url=options.webhook_url,
-            path=options.sub_path(model),
-            headers=options.headers(),
-        )
+        await submit(job, arguments, options, Uploads())
     return {"request_id": job.request_id, "model": model}
 
 
@@ -11835,7 +12133,7 @@ async def list_jobs(
         raise usage_error(message)
     newest = limit or 20
     if account:
-        rows = await fetch_requests(str(model), newest)
+        rows = await fetch_requests(str(model), newest, time.time() - ACCOUNT_SPAN)
         jobs = [job for job in map(account_document, rows) if matches(job, None, search)]
     else:
         matching = (facts for facts in RUN.history.jobs() if matches(facts, model, search))

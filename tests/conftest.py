@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import pytest
 from PIL import Image
-from sandbox import Reply, Sandbox, jobs, scripting
+from sandbox import Reply, Sandbox, account_api, jobs, scripting
 from sandbox.scripting import Recorded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,7 +170,7 @@ class Clock:
 def clock(fal: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock of the test's own, which the sandbox goes by as well."""
     clock = Clock(tmp_path.with_name(f"{tmp_path.name}.clock"))
-    for module in (jobs, scripting):
+    for module in (jobs, scripting, account_api):
         monkeypatch.setattr(module, "time", SimpleNamespace(time=clock.now))
     return clock
 
@@ -334,6 +334,11 @@ def is_look_up(request: Recorded) -> bool:
 def sent(fal: Sandbox) -> list[Recorded]:
     """The requests to fal, but for the look-up of the model's schema."""
     return [request for request in fal.requests if not is_look_up(request)]
+
+
+def never_listed(fal: Sandbox) -> None:
+    """Let nobody see the account's requests, by which a job is found whose answer was lost."""
+    fal.on("GET", "api.fal.ai", "*/requests/by-endpoint", fal.always(Reply(403)))
 
 
 def paid(fal: Sandbox) -> list[str]:

@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LEAP, Cli, Clock, Outcome, Starter, finished, is_look_up, paid, wait_for
+from conftest import (
+    LEAP,
+    Cli,
+    Clock,
+    Outcome,
+    Starter,
+    finished,
+    is_look_up,
+    never_listed,
+    paid,
+    wait_for,
+)
 from PIL import Image
 from sandbox import Cut, Hold, Reply, Sandbox, nginx
 
@@ -280,6 +291,7 @@ def assert_in_doubt_without_an_id(fal: Sandbox, done: Outcome) -> None:
 
 
 def test_a_doubt_has_no_id_of_the_attempt_that_failed(fal: Sandbox, cli: Cli) -> None:
+    never_listed(fal)
     argv = ("batch-t2i", *JOURNAL, "--prompts", "[nsfw]")
     assert cli(*argv).lines[0]["request_id"] in fal.jobs
     fal.on("POST", QUEUE, "*", Cut("request"))
@@ -295,6 +307,7 @@ def test_a_doubt_has_no_id_of_the_attempt_that_was_cancelled(
     cli(*CAT)
     take_back(tmp_path, "cancelled")
     fal.on("GET", QUEUE, STATUS, FALS_OWN)
+    never_listed(fal)
     fal.on("POST", QUEUE, "*", Cut("headers"))
     cli(*CAT)
     known = set(fal.jobs)
@@ -308,6 +321,7 @@ def test_a_doubt_has_no_facts_of_a_journal_that_was_written_before(
     fal: Sandbox, cli: Cli, tmp_path: Path
 ) -> None:
     """A result and files of an attempt that was done are none of the one in doubt."""
+    never_listed(fal)
     cli(*CAT)
     sent = steps(tmp_path)[0]
     with (tmp_path / "journal.jsonl").open("a") as file:

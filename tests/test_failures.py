@@ -24,6 +24,7 @@ from conftest import (
     Starter,
     finished,
     is_look_up,
+    never_listed,
     paid,
     read_until,
     sent,
@@ -626,15 +627,21 @@ TABLE = {**CREDENTIALS, **REFUSED, **MISREAD, **GATEWAY, **BROKEN, **UNREACHABLE
 
 @pytest.mark.parametrize("name", TABLE)
 def test_failure(
-    fal: Sandbox, cli: Cli, files: None, request: pytest.FixtureRequest, name: str
+    fal: Sandbox,
+    cli: Cli,
+    clock: Clock,
+    files: None,
+    request: pytest.FixtureRequest,
+    name: str,
 ) -> None:
     case = TABLE[name]
+    never_listed(fal)
     case.script(fal)
     if case.late:
         late: Late = request.getfixturevalue("late")
         done = late(*case.argv, once=lambda request: not is_look_up(request))
     else:
-        done = cli(*case.argv, env=case.env)
+        done = cli(*case.argv, env={**clock.env(LEAP), **case.env})
     error = the_error(done)
     assert (done.status, done.stdout, error["type"]) == (case.exit, "", case.type), done.stderr
     assert case.message in error["message"]
@@ -887,12 +894,15 @@ def test_the_backup_domain_is_used_in_silence(fal: Sandbox, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("cut", ["request", "headers", "body"])
-def test_a_submit_that_breaks_is_not_repeated(fal: Sandbox, cli: Cli, cut: Any) -> None:
+def test_a_submit_that_breaks_is_not_repeated(
+    fal: Sandbox, cli: Cli, clock: Clock, cut: Any
+) -> None:
     """One after the other: a job of --start-timeout, of a batch, and one that is followed."""
+    never_listed(fal)
     fal.on("POST", QUEUE, "*", fal.always(Cut(cut)))
     for argv in ((*SUBMIT, "--start-timeout", "30"), SUBSCRIBE):
         before = len(paid(fal))
-        done = cli(*argv)
+        done = cli(*argv, env=clock.env(LEAP))
         assert (done.status, done.stdout, the_error(done)["retryable"]) == (4, "", False)
         assert len(paid(fal)) == before + 1
 

@@ -28,6 +28,7 @@ from conftest import (
     Outcome,
     Starter,
     finished,
+    never_listed,
     paid,
     wait_for,
 )
@@ -262,6 +263,7 @@ class Case:
 
     def arrange(self, fal: Sandbox) -> None:
         fault, step = self.fault, self.step
+        never_listed(fal)
         fal.on("*", STRANGER, "*", Always(Reply(json={})))
         if fault.bars:
             for host in (step.host, step.host.replace("fal.run", "falrun.com")):

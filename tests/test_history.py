@@ -24,6 +24,7 @@ from conftest import (
     Outcome,
     Starter,
     finished,
+    never_listed,
     paid,
     read_until,
     sent,
@@ -186,6 +187,7 @@ def test_what_fal_refuses_or_fails_is_told_with_the_error(fal: Sandbox, cli: Cli
     cli("run-t2i", *flux("[nsfw]"))
     fal.on("POST", QUEUE, "*", Reply(422, json={"detail": "No example today"}))
     cli("submit-t2i", *flux())
+    never_listed(fal)
     fal.on("POST", QUEUE, "*", Cut("headers"))
     cli("submit-t2i", *flux())
     fal.on("GET", QUEUE, "*", Reply(410, json={"detail": "Odd"}))
@@ -523,6 +525,7 @@ def test_the_last_job_is_that_of_the_queue(fal: Sandbox, cli: Cli) -> None:
     assert cli("status", "--request-id", "last").json["request_id"] == cat
     by_model = cli("status", "--model", SCHNELL, "--request-id", "last").json
     assert by_model["request_id"] == dog
+    never_listed(fal)
     fal.on("POST", QUEUE, "*", Cut("headers"))
     cli("submit-t2i", *flux("A fox"))
     done = cli("result", "--request-id", "last")

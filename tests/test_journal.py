@@ -22,6 +22,7 @@ from conftest import (
     Outcome,
     Starter,
     finished,
+    never_listed,
     paid,
     read_until,
     small_disk,
@@ -133,6 +134,7 @@ def test_a_journal_is_taken_up_again(fal: Sandbox, cli: Cli, tmp_path: Path) -> 
 def test_what_is_in_doubt_is_repeated_on_request_alone(
     fal: Sandbox, cli: Cli, tmp_path: Path
 ) -> None:
+    never_listed(fal)
     cli("batch-t2i", *JOURNAL, "--prompts", "A cat")
     cut_after(tmp_path, "sent")
     done = cli("batch-t2i", *JOURNAL, "--prompts", "A cat")
@@ -144,9 +146,11 @@ def test_what_is_in_doubt_is_repeated_on_request_alone(
     assert len(paid(fal)) == 2
 
 
-def test_a_connection_that_breaks_leaves_a_doubt(fal: Sandbox, cli: Cli) -> None:
+def test_a_connection_that_breaks_leaves_a_doubt(fal: Sandbox, cli: Cli, clock: Clock) -> None:
+    never_listed(fal)
     fal.on("POST", QUEUE, "*", Cut("headers"))
-    first, second = [cli("batch-t2i", *JOURNAL, "--prompts", "A cat") for _ in range(2)]
+    argv = ("batch-t2i", *JOURNAL, "--prompts", "A cat")
+    first, second = [cli(*argv, env=clock.env(LEAP)) for _ in range(2)]
     assert first.lines[0]["error"]["type"] == "connection_lost"
     assert second.lines[0]["error"]["type"] == "unknown_outcome"
     assert len(paid(fal)) == 1
@@ -189,10 +193,13 @@ def test_a_result_that_cannot_be_fetched_is_not_paid_for_again(
     assert (done.status, len(paid(fal))) == (0, 1)
 
 
-def test_a_repetition_in_doubt_is_not_looked_for_under_the_old_id(fal: Sandbox, cli: Cli) -> None:
+def test_a_repetition_in_doubt_is_not_looked_for_under_the_old_id(
+    fal: Sandbox, cli: Cli, clock: Clock
+) -> None:
     cli("batch-t2i", *JOURNAL, "--prompts", "[nsfw]")
     fal.on("POST", QUEUE, "*", Cut("request"))
-    (line,) = cli("batch-t2i", *JOURNAL, "--prompts", "[nsfw]", "--retry-failed").lines
+    argv = ("batch-t2i", *JOURNAL, "--prompts", "[nsfw]", "--retry-failed")
+    (line,) = cli(*argv, env=clock.env(LEAP)).lines
     assert line["request_id"] is None
     assert "dashboard/requests" in line["error"]["hint"]
 

@@ -19,6 +19,7 @@ from conftest import (
     Starter,
     finished,
     importing,
+    never_listed,
     paid,
     read_until,
     wait_for,
@@ -98,12 +99,15 @@ FINAL: dict[str, tuple[Any, int]] = {
 
 @pytest.mark.parametrize("fault", FINAL)
 @pytest.mark.parametrize("command", ["submit-t2i", "run-t2i", "stream-t2i"])
-def test_nothing_else_is_repeated(fal: Sandbox, cli: Cli, command: str, fault: str) -> None:
+def test_nothing_else_is_repeated(
+    fal: Sandbox, cli: Cli, clock: Clock, command: str, fault: str
+) -> None:
     action, status = FINAL[fault]
     if (command, fault) == ("stream-t2i", "cut in the body"):
         status = 4
+    never_listed(fal)
     fal.on("POST", "*fal.run", "*", action)
-    done = cli(command, *PROMPT)
+    done = cli(command, *PROMPT, env=clock.env(LEAP))
     assert (done.status, done.error["retryable"], len(paid(fal))) == (status, False, 1)
     known = done.error.get("request_id")
     assert known in (None, *fal.jobs)

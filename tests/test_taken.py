@@ -24,6 +24,7 @@ from conftest import (
     Starter,
     finished,
     importing,
+    never_listed,
     paid,
     wait_for,
 )
@@ -343,6 +344,7 @@ def test_a_page_of_a_gateway_that_somebody_hung_up_on_leaves_a_doubt(
     fal: Sandbox, cli: Cli, tmp_path: Path, status: int
 ) -> None:
     """The request may have come through before."""
+    never_listed(fal)
     fal.on("POST", QUEUE, "*", nginx(status))
     (line,) = cli("batch-t2i", *JOURNAL, "--prompts", "A cat").lines
     assert (line["error"]["retryable"], last_states(tmp_path)) == (False, ["sent"])

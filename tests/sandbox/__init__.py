@@ -18,7 +18,7 @@ What nobody has seen fal do, or of which sources disagree, is marked [?] where i
 """
 
 from sandbox.jobs import Job, Latency
-from sandbox.scripting import Always, Cut, Hold, Pass, Recorded, Reply, Stall, nginx
+from sandbox.scripting import Always, Cut, Hold, Lose, Pass, Recorded, Reply, Stall, nginx
 from sandbox.server import Sandbox
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Hold",
     "Job",
     "Latency",
+    "Lose",
     "Pass",
     "Recorded",
     "Reply",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class AccountApi:
         """By when they were sent; it is not on record which of the three times counts. [?]"""
         request_id = request.query_params.get("request_id")
         verdict = one_of(request, "status", "success", "error", "user_error")
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(time.time(), UTC)
         start = moment(request, "start", now - (RETENTION if request_id else DAY)).timestamp()
         end = moment(request, "end", now).timestamp()
         return [
@@ -151,7 +152,7 @@ class Period:
     @classmethod
     def asked_for(cls, request: Request) -> Period:
         """What the parameters say: the last day in hours, if they say nothing."""
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(time.time(), UTC)
         start = moment(request, "start", now - DAY)
         end = moment(request, "end", now)
         timeframe = one_of(request, "timeframe", *TIMEFRAMES)

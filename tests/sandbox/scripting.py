@@ -112,13 +112,20 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Lose:
+    """Handle the request, and answer this: what fal would have answered is lost on the way."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True)
 class Always:
     """The action for every matching request from now on."""
 
     action: Action
 
 
-Action = Pass | Stall | Hold | Reply | Cut
+Action = Pass | Stall | Hold | Reply | Lose | Cut
 
 
 def nginx(status: int) -> Reply:
@@ -218,7 +225,9 @@ class ScriptedApp:
             await self._delay(action, request)
             if not self._script.remembers(request):
                 return
-        reply = action.reply if isinstance(action, Hold) else action
+        if isinstance(action, Lose):
+            await self._answer(request, scope, receive, _unheard)
+        reply = action.reply if isinstance(action, Hold | Lose) else action
         if isinstance(reply, Reply):
             await send_reply(reply.response(), scope, receive, send)
             return
@@ -314,6 +323,10 @@ def _half_a_frame(message: Message) -> bytes:
     binary_frame, eight_byte_length = 0x82, 127
     head = struct.pack("!BBQ", binary_frame, eight_byte_length, len(payload))
     return head + payload[: len(payload) // 2]
+
+
+async def _unheard(message: Message) -> None:
+    """A `send` that tells nobody."""
 
 
 async def send_reply(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
