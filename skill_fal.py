@@ -1589,6 +1589,14 @@ def read_number(text: str) -> int | float:
     return value
 
 
+def read_whole_number(text: str) -> int:
+    """An integer of any length that Python reads."""
+    try:
+        return int(text)
+    except ValueError as exc:
+        raise usage_error(f"not a whole number: {text[:80]}") from exc
+
+
 def read_above(limit: int, read: Callable[[str], Any], text: str) -> Any:
     """A number that must be greater than the limit."""
     value = read(text)
@@ -1616,7 +1624,7 @@ def read_matching(pattern: str, description: str, text: str) -> str:
     return text
 
 
-read_positive_int = functools.partial(read_above, 0, int)
+read_positive_int = functools.partial(read_above, 0, read_whole_number)
 read_positive = functools.partial(read_above, 0, read_number)
 read_above_1 = functools.partial(read_above, 1, read_number)
 read_visible_text = functools.partial(read_matching, VISIBLE, "visible ASCII")
@@ -1676,6 +1684,7 @@ def read_picture(source: str) -> str:
     address = without_quotes(source.strip())
     if is_remote(address):
         refuse_local_url(address)
+        refuse_data_without_comma(address)
         return address
     path = read_local_file(source)
     with reading(path), open_regular_file(path) as file:
@@ -1683,6 +1692,11 @@ def read_picture(source: str) -> str:
     if content_type is None or not content_type.startswith("image/"):
         raise usage_error(f"not a picture: {path}", "upload-file uploads files of any kind.")
     return path
+
+
+def refuse_data_without_comma(address: str) -> None:
+    if address[:5].lower() == "data:" and "," not in address:
+        raise usage_error(f"not a data URI, for it holds no data: {address[:80]}")
 
 
 def read_journal_path(path: str) -> str:
@@ -1859,7 +1873,7 @@ MODEL_FLAGS = (
     argument_flag(
         "--seed N",
         "the same seed and prompt give the same result",
-        int,
+        read_whole_number,
         like=r"(random|noise|rng|manual|generator|generation|base|global|initial)_seed"
         r"|seed_(value|number)",
     ),
@@ -4878,6 +4892,8 @@ def context_of_file(path: str, folders: str) -> ssl.SSLContext:
         raise certificates_error("SSL_CERT_FILE", path, "is not there")
     if os.path.isdir(path):
         raise certificates_error("SSL_CERT_FILE", path, "is a folder, which SSL_CERT_DIR takes")
+    if not os.path.isfile(path):  # a pipe, which nobody may ever write into
+        raise certificates_error("SSL_CERT_FILE", path, "is no file")
     try:
         return ssl.create_default_context(cafile=path, capath=folders or None)
     except ssl.SSLError as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
@@ -703,12 +704,14 @@ def odd_files(tmp_path: Path) -> Path:
     (folder / "binary.der").write_bytes(ssl.PEM_cert_to_DER_cert(pem))
     (folder / "key.pem").write_bytes(trustme.CA().private_key_pem.bytes())
     (folder / "empty").mkdir()
+    os.mkfifo(folder / "pipe")
     return folder
 
 
 ODD_SETTINGS = [
     ("SSL_CERT_FILE", "nowhere.pem"),
     ("SSL_CERT_FILE", "empty"),
+    ("SSL_CERT_FILE", "pipe"),
     ("SSL_CERT_FILE", "text.pem"),
     ("SSL_CERT_FILE", "empty.pem"),
     ("SSL_CERT_FILE", "half.pem"),
