@@ -149,6 +149,7 @@ if TYPE_CHECKING:
     import http.cookiejar as cookiejar
     import ipaddress
     import logging
+    import mimetypes
     import random
     import shutil
     import socket
@@ -186,6 +187,7 @@ else:
     ImageOps = Lazy("PIL.ImageOps")
     ipaddress = Lazy("ipaddress")
     logging = Lazy("logging")
+    mimetypes = Lazy("mimetypes")
     PIL = Lazy("PIL")
     pillow_heif = Lazy("pillow_heif")  # which reads HEIC, where it is installed
     random = Lazy("random")
@@ -7047,6 +7049,44 @@ def copied_to_disk(path: str, source: IO[bytes]) -> IO[bytes]:
     return file
 
 
+@contextlib.contextmanager
+def file_for_fal_client(path: str) -> Iterator[Any]:
+    """The path of a file under a name that a header can carry, of which fal-client can tell what
+    it is; of what has another name, or is a pipe, that of a copy.
+    """
+    name = portable_name(path)
+    with contextlib.ExitStack() as stack:
+        if name != os.path.basename(path) or not os.path.isfile(path):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            with reading(path), open(path, "rb") as source, open(f"{folder}/{name}", "wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+            path = f"{folder}/{name}"
+        stack.enter_context(reading(path))
+        with open(path, "rb") as file:
+            content_type = content_type_for(file.read(HEAD_BYTES), name)
+        stack.enter_context(type_by_name(name, content_type))
+        yield path
+
+
+@contextlib.contextmanager
+def type_by_name(name: str, content_type: str) -> Iterator[None]:
+    """Have Python's mimetypes tell a content type of a name: fal-client 1.0.3 goes by them, and
+    they go by the machine's own tables.
+    """
+    mimetypes.init()
+    extension = os.path.splitext(name)[1].lower()
+    types, encodings = mimetypes.types_map, mimetypes.encodings_map
+    saved_types, saved_encodings = dict(types), dict(encodings)
+    encodings.pop(extension, None)
+    types[extension] = content_type
+    try:
+        yield
+    finally:
+        for table, saved in ((types, saved_types), (encodings, saved_encodings)):
+            table.clear()
+            table.update(saved)
+
+
 class MediaFile(NamedTuple):
     """A local file to be sent: what was checked is what is sent. The digest is that of the file
     as it is on the disk, of which the content may be a copy that is made for sending.
@@ -7437,8 +7477,20 @@ def picture(path: str, file: IO[bytes]) -> Iterator[Image.Image]:
         raise machine_failure(exc) or usage_error(message) from exc
 
 
-def converted_picture(path: str, format_name: str) -> tuple[bytes, str]:
-    """A picture upright as its EXIF orientation says, in another format, and the content type."""
+class ConvertedPicture:
+    """What fal-client saves as if it were a picture of Pillow's: one in its new format already."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def save(self, file: IO[bytes], format: str) -> None:
+        file.write(self._content)
+
+
+def converted_picture(path: str, format_name: str) -> tuple[Any, str]:
+    """A picture upright as its EXIF orientation says, in another format, and fal-client's name of
+    that.
+    """
     image_format = {"jpg": "JPEG"}.get(format_name, format_name.upper())
     with open_regular_file(path) as file, picture(path, file) as image:
         check_size(path, image, image_format)
@@ -7446,7 +7498,7 @@ def converted_picture(path: str, format_name: str) -> tuple[bytes, str]:
             note(f"{path}: only the first of its pictures is converted")
         upright = upright_picture(image)
         content = encoded_picture(path, upright, image_format, is_told=True)
-    return content, f"image/{image_format.lower()}"
+    return ConvertedPicture(content), image_format.lower()
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -11892,12 +11944,8 @@ async def cancel_job(model: str, request_id: str, *, client_timeout: float | Non
 @command("upload-file", FILE, example="--file photo.jpg", text=url_text)
 async def upload_file(file: str) -> Fields:
     """Upload a file of any kind to fal's CDN and give its URL, which is public."""
-    with open_bytes(file) as source:
-        name = portable_name(file)
-        parts = Parts(file, source)
-        content_type = content_type_for(parts[:HEAD_BYTES], name)
-        data = parts.whole_or_parts()
-        return {"url": await uploaded(fal_client.upload_async, data, content_type, name)}
+    with file_for_fal_client(file) as path:
+        return {"url": await uploaded(fal_client.upload_file_async, path)}
 
 
 @command(
@@ -11909,7 +11957,7 @@ async def upload_file(file: str) -> Fields:
 )
 async def upload_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, upload it, and give its URL, which is public."""
-    return {"url": await uploaded(fal_client.upload_async, *converted_picture(file, format))}
+    return {"url": await uploaded(fal_client.upload_image_async, *converted_picture(file, format))}
 
 
 @command(
@@ -11929,9 +11977,8 @@ async def upload_raw(file: str, *, content_type: str) -> Fields:
 @command("encode-file", FILE, example="--file photo.jpg", text=data_uri_text)
 def encode_file(file: str) -> Fields:
     """Give a file as a data URI, its content type told from what it is; nothing is sent."""
-    content = read_bytes(file)
-    content_type = content_type_for(content[:HEAD_BYTES], file)
-    return {"data_uri": fal_client.encode(content, content_type)}
+    with file_for_fal_client(file) as path:
+        return {"data_uri": fal_client.encode_file(path)}
 
 
 @command(
@@ -11943,7 +11990,7 @@ def encode_file(file: str) -> Fields:
 )
 def encode_image(file: str, *, format: str = "jpeg") -> Fields:
     """Convert a picture, turn it upright, and give it as a data URI; nothing is sent."""
-    return {"data_uri": fal_client.encode(*converted_picture(file, format))}
+    return {"data_uri": fal_client.encode_image(*converted_picture(file, format))}
 
 
 @command(
