@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from conftest import FLY, Cli, Clock, Outcome, Starter, finished, wait_for
+from conftest import LEAP, Cli, Clock, Outcome, Starter, finished, wait_for
 from sandbox import Cut, Lose, Pass, Reply, Sandbox, nginx
 from sandbox.scripting import Action
 
@@ -46,7 +46,7 @@ def run_or_kill(
 ) -> Outcome:
     """Run a command, and kill it once it has sent so many requests, if it is not 0."""
     before = len(fal.requests)
-    child = start(*argv, env=clock.env(FLY))
+    child = start(*argv, env=clock.env(LEAP))
     if at:
         wait_for(lambda: len(fal.requests) >= before + at, child)
         child.kill()
