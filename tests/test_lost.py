@@ -191,7 +191,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "as a text": {"json_input": '{"prompt": "as a text"}'},
     "with defaults": {"json_input": {"prompt": "with defaults", **DEFAULTS}},
     "no endpoint": {"endpoint_id": None},
-    "without a zone": {"sent_at": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())},
+    "without a zone": {"sent_at": "2100-01-01 00:00:00"},
 }
 OTHERS: dict[str, list[dict[str, Any]]] = {
     "no id": [{"request_id": None}],
