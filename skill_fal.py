@@ -7909,6 +7909,7 @@ MEDIUM_WORDS = {
     "image": "(image|picture|photo|thumbnail|mask|frame)s?",
     "audio": "(audio|sound|voice)s?|music|speech",
 }
+MAX_FLAGS = 200  # that are looked at
 MAY_MOVE = ("image/gif", "image/webp")  # pictures that may stand in a clip's place
 
 
@@ -7916,9 +7917,9 @@ def oddities(job: Job) -> Iterator[str]:
     """What is not as it seems in the response to a job that was done."""
     response, arguments = job.response, job.arguments
     yield from flagged_in_words(response, arguments)
-    errors = dict.fromkeys(errors_in(response, arguments))
+    errors = list(itertools.islice(errors_in(response, arguments), MAX_NAMED))
     if errors:
-        texts = "; ".join(list(errors)[:MAX_NAMED])
+        texts = "; ".join(errors)
         yield f"the job is done, but its response tells of an error: {cut(texts, 500)}"
     medium = medium_asked_of(str(job.endpoint))
     if medium is not None and lacks(medium, response, arguments):
@@ -7936,30 +7937,36 @@ def flagged_in_words(response: Any, arguments: Any) -> Iterator[str]:
             names += f" and {len(fields) - MAX_NAMED} more"
         yield f"fal's content checker flagged {names}: {pronoun} may be black"
         return
-    for flag in flags_in(response, arguments):
-        yield f"fal's content checker flagged the result: {flag.field}"
-        return
+    for flag in flags_in(response, arguments)[:1]:
+        yield f"fal's content checker flagged the result: {cut(flag.field, 100)}"
 
 
 def flagged_files(response: Any, arguments: Any) -> dict[str | bytes, str]:
     """The field of each file that a content checker has flagged, by the file's source."""
+    fields: dict[str | bytes, str] = {}
+    flags = flags_in(response, arguments)
+    if not flags:
+        return fields
     named = set(texts_in(arguments))
     files = [media for media in find_media(response) if media.source not in named]
-    fields: dict[str | bytes, str] = {}
-    for flag in flags_in(response, arguments):
+    for flag in flags:
         for media in files_of_flag(flag, files):
             fields.setdefault(media.source, media.field)
     return fields
 
 
-def flags_in(response: Any, arguments: Any) -> Iterator[Leaf]:
+def flags_in(response: Any, arguments: Any) -> list[Leaf]:
     """The flags of a content checker that are true, but for settings that come back."""
     settings = {leaf.name for leaf in leaves(arguments) if leaf.value is True}
-    for leaf in leaves(response):
-        if leaf.value is True and leaf.name not in settings and is_flag_name(leaf.name):
-            yield leaf
+    flags = (
+        leaf
+        for leaf in leaves(response)
+        if leaf.value is True and leaf.name not in settings and is_flag_name(leaf.name)
+    )
+    return list(itertools.islice(flags, MAX_FLAGS))
 
 
+@functools.lru_cache(maxsize=1000)
 def is_flag_name(name: str) -> bool:
     words = words_of(name)
     if any(re.fullmatch(SETTING_WORDS, word) for word in words):
@@ -8011,9 +8018,13 @@ def errors_in(response: Any, arguments: Any) -> Iterator[str]:
         text = leaf.value
         if not isinstance(text, str) or text in sent or text.strip().lower() in NO_ERRORS:
             continue
-        names = ("_".join(words_of(str(key))) for key in leaf.path)
-        if any(re.fullmatch(ERROR_NAMES, name) for name in names):
+        if any(is_error_name(str(key)) for key in leaf.path):
             yield f"{leaf.field}: {cut(text.strip(), 300)}"
+
+
+@functools.lru_cache(maxsize=1000)
+def is_error_name(name: str) -> bool:
+    return re.fullmatch(ERROR_NAMES, "_".join(words_of(name))) is not None
 
 
 def medium_asked_of(endpoint: str) -> str | None:
