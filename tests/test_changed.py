@@ -189,38 +189,37 @@ FALS_OWN = Reply(404, json={"status": "NOT_FOUND"})
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("case", NOT_FALS)
 def test_only_fal_says_that_a_cancelled_job_is_gone(
-    fal: Sandbox, cli: Cli, tmp_path: Path, case: str, place: str
+    fal: Sandbox, cli: Cli, clock: Clock, tmp_path: Path, case: str, place: str
 ) -> None:
     assert cli(*CAT).status == 0
     take_back(tmp_path, "cancelled")
-    fal.on("GET", QUEUE, PLACES[place], NOT_FALS[case])
-    done = cli(*CAT)
+    fal.on("GET", QUEUE, PLACES[place], fal.always(NOT_FALS[case]))
+    done = cli(*CAT, env=clock.env(LEAP))
     (line,) = done.lines
     assert (done.status, "error" in line, len(paid(fal))) == (1, True, 1)
-    again = cli(*CAT)
-    assert (again.status, len(paid(fal))) == (0, 1)
-    assert again.lines[0]["request_id"] in fal.jobs
+    assert (line["request_id"] in fal.jobs, steps(tmp_path)[-1]["state"]) == (True, "cancelled")
 
 
 @pytest.mark.parametrize("case", ["a page", "a detail", "a status inside"])
 def test_what_is_not_found_is_not_a_job_that_failed(
-    fal: Sandbox, cli: Cli, tmp_path: Path, case: str
+    fal: Sandbox, cli: Cli, clock: Clock, tmp_path: Path, case: str
 ) -> None:
     assert cli(*CAT).status == 0
     take_back(tmp_path, "accepted")
-    fal.on("GET", QUEUE, STATUS, NOT_FALS[case])
-    done = cli(*CAT, "--retry-failed")
+    fal.on("GET", QUEUE, STATUS, fal.always(NOT_FALS[case]))
+    done = cli(*CAT, "--retry-failed", env=clock.env(LEAP))
     assert (done.status, "error" in done.lines[0], len(paid(fal))) == (1, True, 1)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("end", ["/status", ""], ids=["status", "result"])
 def test_what_fal_has_forgotten_is_submitted_anew(
-    fal: Sandbox, cli: Cli, tmp_path: Path, place: str
+    fal: Sandbox, cli: Cli, clock: Clock, tmp_path: Path, end: str
 ) -> None:
     assert cli(*CAT).status == 0
     take_back(tmp_path, "cancelled")
-    fal.on("GET", QUEUE, PLACES[place], FALS_OWN)
-    assert (cli(*CAT).status, len(paid(fal))) == (0, 2)
+    forgotten = steps(tmp_path)[-2]["request_id"]
+    fal.on("GET", QUEUE, f"*/requests/{forgotten}{end}", fal.always(FALS_OWN))
+    assert (cli(*CAT, env=clock.env(LEAP)).status, len(paid(fal))) == (0, 2)
 
 
 # Jobs that ran on and failed though they were cancelled
@@ -254,14 +253,14 @@ def test_only_fal_says_that_a_cancelled_job_has_failed(
 @pytest.mark.parametrize("flags", [(), ("--retry-failed",)], ids=["plain", "retry"])
 @pytest.mark.parametrize("text", ["It is done", "https://v3.fal.media/files/b/a.png"], ids=str)
 def test_a_text_is_the_result_of_a_job_whatever_its_status_says(
-    fal: Sandbox, cli: Cli, tmp_path: Path, text: str, flags: tuple[str, ...]
+    fal: Sandbox, cli: Cli, clock: Clock, tmp_path: Path, text: str, flags: tuple[str, ...]
 ) -> None:
     assert cli(*CAT).status == 0
     take_back(tmp_path, "cancelled")
     fal.on("GET", QUEUE, STATUS, FAILED)
-    fal.on("GET", QUEUE, RESULT, Reply(text=text))
+    fal.on("GET", QUEUE, RESULT, fal.always(Reply(text=text)))
     for _ in range(2):
-        done = cli(*CAT, *flags)
+        done = cli(*CAT, *flags, env=clock.env(LEAP))
         assert (done.status, done.lines[0]["result"], len(paid(fal))) == (0, text, 1)
 
 
@@ -302,14 +301,14 @@ def test_a_doubt_has_no_id_of_the_attempt_that_failed(fal: Sandbox, cli: Cli) ->
 
 
 def test_a_doubt_has_no_id_of_the_attempt_that_was_cancelled(
-    fal: Sandbox, cli: Cli, tmp_path: Path
+    fal: Sandbox, cli: Cli, clock: Clock, tmp_path: Path
 ) -> None:
     cli(*CAT)
     take_back(tmp_path, "cancelled")
-    fal.on("GET", QUEUE, STATUS, FALS_OWN)
+    fal.on("GET", QUEUE, STATUS, fal.always(FALS_OWN))
     never_listed(fal)
     fal.on("POST", QUEUE, "*", Cut("headers"))
-    cli(*CAT)
+    cli(*CAT, env=clock.env(LEAP))
     known = set(fal.jobs)
     done = cli(*CAT)
     (line,) = done.lines
