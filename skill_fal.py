@@ -11242,13 +11242,61 @@ async def look_at_all(jobs: Iterable[Fields]) -> None:
     cannot be asked about costs a note.
     """
     slots = asyncio.Semaphore(LIVE_CONCURRENCY)
+    jobs = list(jobs)
     async with fal_session(Job()):
+        for job in jobs:
+            if is_unheard_of(job):
+                await settle(job, jobs)
         looks = [
             look_at(job_of_list(job["model"], job["request_id"]), slots)
             for job in jobs
             if job["state"] == JobState.ACCEPTED and "request_id" in job
         ]
         await asyncio.gather(*looks)
+
+
+def is_unheard_of(job: Fields) -> bool:
+    """Whether a job of the list went to the queue, and nobody heard of its request id."""
+    is_direct = str(job.get("command")).startswith(("run", "stream", "realtime"))
+    is_in_doubt = job["state"] in (JobState.SENT, JobState.LOST) and "request_id" not in job
+    return is_in_doubt and not is_direct and bool(job.get("about"))
+
+
+async def settle(job: Fields, jobs: Sequence[Fields]) -> None:
+    """Tell the list the request id of a job whose command was killed before it heard of one: that
+    of the one request of the account that can be it. Where there are several, or several such
+    jobs, nothing is guessed.
+    """
+    twins = [other for other in jobs if is_unheard_of(other) and is_about_the_same(other, job)]
+    sent_at = read_time(job.get("submitted_at"))
+    if sent_at is None or len(twins) > 1:
+        return
+    try:
+        rows = await fetch_requests(job["model"], MAX_LOST_ROWS, sent_at - LOST_LEEWAY)
+    except Failure as failure:
+        note(f"the account could not be asked for what is unknown: {failure.message}")
+        return
+    request_ids = [row["request_id"] for row in rows if may_be_of_list(row, job, sent_at)]
+    if len(request_ids) == 1 and len(rows) < MAX_LOST_ROWS:
+        step = {"job": job["job"], "state": JobState.ACCEPTED, "at": utc_now()}
+        RUN.history.append({**step, "request_id": request_ids[0]})
+
+
+def may_be_of_list(row: Fields, job: Fields, sent_at: float) -> bool:
+    """Whether a request of the account was sent within a minute of a job of the list, is about the
+    same, and is no other job of the list.
+    """
+    listed_at = read_time(row.get("sent_at")) or read_time(row.get("started_at"))
+    if listed_at is None or abs(listed_at - sent_at) > LOST_LEEWAY:
+        return False
+    if topic_of({}, read_payload(row.get("json_input"))) != job["about"]:
+        return False
+    request_id = row.get("request_id")
+    return is_request_id(request_id) and RUN.history.find(request_id) is None
+
+
+def is_about_the_same(job: Fields, other: Fields) -> bool:
+    return (job.get("model"), job.get("about")) == (other.get("model"), other.get("about"))
 
 
 async def look_at(job: Job, slots: asyncio.Semaphore) -> None:
@@ -12175,7 +12223,10 @@ async def list_models(
         "jobs with all these words in what they are about, endpoint or request id",
         read_plain_text,
     ),
-    search_flag("--live", "ask fal how the unfinished ones are getting on, and record it"),
+    search_flag(
+        "--live",
+        "ask fal how unfinished ones are getting on, and who the unknown ones are, and record it",
+    ),
     search_flag(
         "--costs",
         "sum up billed units by day (UTC) and endpoint, and what they come to by fal's list prices"

@@ -456,3 +456,39 @@ def is_equal(value: Any, other: Any) -> bool:
     """As JSON, in which 1 is 1.0 and no true."""
     texts = [json.dumps(one, sort_keys=True).replace(": 1.0", ": 1") for one in (value, other)]
     return texts[0] == texts[1]
+
+
+# What a command that was killed has left unknown in the list of jobs
+
+
+def leave_unknown(fal: Sandbox, cli: Cli, clock: Clock, *prompts: str) -> None:
+    """Have fal take jobs, and nobody hear of it."""
+    for prompt in prompts:
+        fal.on("POST", QUEUE, "*", Cut("headers"))
+        fal.on("GET", API, ACCOUNT, *[Reply(500, json={})] * 3)
+        assert cli("submit-t2i", "--model", FLUX, "--prompt", prompt, env=clock.env(LEAP)).status
+
+
+def test_the_list_learns_of_what_is_unknown(fal: Sandbox, cli: Cli, clock: Clock) -> None:
+    leave_unknown(fal, cli, clock, "A cat", "A dog")
+    assert [job["state"] for job in listed(cli)] == ["unknown", "unknown"]
+    done = cli("list-jobs", "--json", "--live")
+    told = {job["about"]: job["request_id"] for job in done.json}
+    assert told == {job.arguments["prompt"]: job.request_id for job in fal.jobs.values()}
+    assert {job["state"] for job in done.json} == {"submitted"}
+
+
+def test_the_list_guesses_nothing(fal: Sandbox, cli: Cli, clock: Clock) -> None:
+    """Neither of twins, nor of requests that others sent, or the list has already."""
+    leave_unknown(fal, cli, clock, "A cat", "A cat", "A dog")
+    list_rows(
+        fal,
+        row("of-another-time", "A dog", age=3600),
+        row("of-another-prompt", "A bird"),
+        row("of-a-twin", "A cat"),
+        row("without/an-id", "A dog"),
+        row("of-no-time", "A dog", sent_at=None),
+    )
+    done = cli("list-jobs", "--json", "--live")
+    assert [job["request_id"] for job in done.json] == [None] * 3
+    assert len(paid(fal)) == 3
