@@ -629,7 +629,6 @@ TABLE = {**CREDENTIALS, **REFUSED, **MISREAD, **GATEWAY, **BROKEN, **UNREACHABLE
 def test_failure(
     fal: Sandbox,
     cli: Cli,
-    clock: Clock,
     files: None,
     request: pytest.FixtureRequest,
     name: str,
@@ -640,10 +639,11 @@ def test_failure(
     if case.late:
         late: Late = request.getfixturevalue("late")
         done = late(*case.argv, once=lambda request: not is_look_up(request))
+    elif case.argv[0].startswith("submit"):  # a job may be looked for, for seconds
+        clock: Clock = request.getfixturevalue("clock")
+        done = cli(*case.argv, env={**clock.env(LEAP), **case.env})
     else:
-        is_queued = case.argv[0].startswith("submit")  # and may be looked for, for seconds
-        time = clock.env(LEAP) if is_queued else {}
-        done = cli(*case.argv, env={**time, **case.env})
+        done = cli(*case.argv, env=case.env)
     error = the_error(done)
     assert (done.status, done.stdout, error["type"]) == (case.exit, "", case.type), done.stderr
     assert case.message in error["message"]
