@@ -36,6 +36,16 @@ JOURNAL = ("--model", FLUX, "--journal", "journal.jsonl")
 PROMPTS = ("A cat", "A dog", "An owl")
 
 
+@pytest.fixture
+def cli(cli: Cli, clock: Clock) -> Cli:
+    """Runs skill_fal.py; to look for a lost job on the account takes no time."""
+
+    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
+        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
+
+    return run
+
+
 def steps(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "journal.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FOR_EVER, LEAP, Cli, Clock, paid
+from conftest import FOR_EVER, LEAP, Cli, Clock, Outcome, paid
 from sandbox import Cut, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
 
@@ -40,6 +41,16 @@ BASES = {
     "t2i": "1 image x 0.17 USD an image",
     "i2v": "1 clip x 5 s x 0.39 USD a second",
 }
+
+
+@pytest.fixture
+def cli(cli: Cli, clock: Clock) -> Cli:
+    """Runs skill_fal.py; to look for a lost job on the account takes no time."""
+
+    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
+        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
+
+    return run
 
 
 def questions(fal: Sandbox) -> list[Recorded]:

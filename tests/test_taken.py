@@ -46,6 +46,16 @@ OTHERS = [425, 529]
 BUSY = [429, 503]  # what is asked again if nothing shows that fal has the job
 
 
+@pytest.fixture
+def cli(cli: Cli, clock: Clock) -> Cli:
+    """Runs skill_fal.py; to look for a lost job on the account takes no time."""
+
+    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
+        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
+
+    return run
+
+
 def answer(status: int, head: Mapping[str, str] = NOTHING, body: Any = NOTHING) -> Reply:
     """An answer that asks to be asked again at once, unless its head says something else."""
     return Reply(status, json={"detail": "Oh", **body}, headers={"Retry-After": "0", **head})

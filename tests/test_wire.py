@@ -34,6 +34,16 @@ SIZE = {"t2i": "image_size", "i2v": "video_size"}
 MODEL = {"t2i": ("fal-ai/flux", "dev"), "i2v": ("fal-ai/minimax-video", "image-to-video")}
 
 
+@pytest.fixture
+def cli(cli: Cli, clock: Clock) -> Cli:
+    """Runs skill_fal.py; to look for a lost job on the account takes no time."""
+
+    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
+        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
+
+    return run
+
+
 @dataclass(frozen=True)
 class Row:
     """What stands after a flag, where to look for it in a request, and what is there."""
