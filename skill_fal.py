@@ -7483,7 +7483,7 @@ class ConvertedPicture:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    def save(self, file: IO[bytes], format: str) -> None:
+    def save(self, file: IO[bytes], **_: Any) -> None:
         file.write(self._content)
 
 

@@ -119,7 +119,7 @@ def test_a_log_without_an_end_is_told_in_brief(fal: Sandbox, cli: Cli, clock: Cl
     done = cli(*SUBSCRIBE, "--no-schema", env=clock.env(LEAP))
     assert done.status == 0
     told = done.stderr.splitlines()
-    assert told[-1] == "completed"
+    assert told[-2:] == ["completed", "billed: 1 unit"]
     assert any("ahead" in line for line in told)
     assert any("Working on frame" in line for line in told)
     assert len(told) <= 100
