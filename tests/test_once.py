@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,6 @@ FLUX = "fal-ai/flux/dev"
 QUEUE, RUN = "queue.fal.run", "fal.run"
 PROMPT = ("--model", FLUX, "--prompt", "A cat")
 AT_ONCE = {"Retry-After": "0"}
-
-
-@pytest.fixture
-def cli(cli: Cli, clock: Clock) -> Cli:
-    """Runs skill_fal.py; to look for a lost job on the account takes no time."""
-
-    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
-        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
-
-    return run
 
 
 def busy(status: int, **headers: str) -> Reply:

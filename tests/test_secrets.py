@@ -39,16 +39,6 @@ STRANGERS = {
 }
 
 
-@pytest.fixture
-def cli(cli: Cli, clock: Clock) -> Cli:
-    """Runs skill_fal.py; to look for a lost job on the account takes no time."""
-
-    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
-        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
-
-    return run
-
-
 def each(table: Mapping[str, Any], name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(name, table.values(), ids=table.keys())
 
