@@ -22,6 +22,8 @@ from PIL import Image
 from sandbox import Reply, Sandbox, account_api, jobs, scripting
 from sandbox.scripting import Recorded
 
+import skill_fal
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "skill_fal.py"
 
@@ -195,6 +197,40 @@ def cli(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Cli:
         return Outcome(done.returncode, stdout, stderr)
 
     sandbox_secret = environment["FAL_KEY"].rpartition(":")[2]
+    return run
+
+
+def leaping(cli: Cli, clock: Clock) -> Cli:
+    """Runs skill_fal.py; waits take no time where no answer of fal's is to come."""
+
+    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
+        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
+
+    return run
+
+
+class Refusal(Protocol):
+    def __call__(self, *argv: str) -> dict[str, Any]: ...
+
+
+@pytest.fixture
+def refusal(
+    fal: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Refusal:
+    """The error of a command line that is wrong, run in this process; nothing is sent."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str) -> dict[str, Any]:
+        status = skill_fal.main(argv)
+        stdout, stderr = capsys.readouterr()
+        assert (status, stdout, fal.requests) == (2, "", [])
+        error: dict[str, Any] = json.loads(stderr.splitlines()[-1])["error"]
+        assert (error["type"], error["retryable"]) == ("usage_error", False)
+        return error
+
     return run
 
 

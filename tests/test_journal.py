@@ -22,6 +22,7 @@ from conftest import (
     Outcome,
     Starter,
     finished,
+    leaping,
     never_listed,
     paid,
     read_until,
@@ -39,11 +40,7 @@ PROMPTS = ("A cat", "A dog", "An owl")
 @pytest.fixture
 def cli(cli: Cli, clock: Clock) -> Cli:
     """Runs skill_fal.py; to look for a lost job on the account takes no time."""
-
-    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
-        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
-
-    return run
+    return leaping(cli, clock)
 
 
 def steps(folder: Path) -> list[dict[str, Any]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FOR_EVER, LEAP, Cli, Clock, Outcome, paid
+from conftest import FOR_EVER, LEAP, Cli, Clock, leaping, paid
 from sandbox import Cut, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
 
@@ -46,11 +45,7 @@ BASES = {
 @pytest.fixture
 def cli(cli: Cli, clock: Clock) -> Cli:
     """Runs skill_fal.py; to look for a lost job on the account takes no time."""
-
-    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
-        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
-
-    return run
+    return leaping(cli, clock)
 
 
 def questions(fal: Sandbox) -> list[Recorded]:

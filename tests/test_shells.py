@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import struct
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import PATIENCE, SKILL, Cli, telling
+from conftest import PATIENCE, SKILL, Cli, Refusal, telling
 from PIL import Image
 from sandbox import Sandbox
 
@@ -21,29 +19,6 @@ import skill_fal
 FLUX = ("--model", "fal-ai/flux/dev")
 SUBMIT = ("submit-t2i", *FLUX, "--prompt", "A cat")
 NO_BREAK, ZERO_WIDTH = "\u00a0", "\u200b"
-
-Refusal = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def refusal(
-    fal: Sandbox,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Refusal:
-    """The error of a command line that is wrong, run in this process; nothing is sent."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*argv: str) -> dict[str, Any]:
-        status = skill_fal.main(argv)
-        stdout, stderr = capsys.readouterr()
-        assert (status, stdout, fal.requests) == (2, "", [])
-        error: dict[str, Any] = json.loads(stderr.splitlines()[-1])["error"]
-        assert (error["type"], error["retryable"]) == ("usage_error", False)
-        return error
-
-    return run
 
 
 # JSON

@@ -24,6 +24,7 @@ from conftest import (
     Starter,
     finished,
     importing,
+    leaping,
     never_listed,
     paid,
     wait_for,
@@ -49,11 +50,7 @@ BUSY = [429, 503]  # what is asked again if nothing shows that fal has the job
 @pytest.fixture
 def cli(cli: Cli, clock: Clock) -> Cli:
     """Runs skill_fal.py; to look for a lost job on the account takes no time."""
-
-    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
-        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
-
-    return run
+    return leaping(cli, clock)
 
 
 def answer(status: int, head: Mapping[str, str] = NOTHING, body: Any = NOTHING) -> Reply:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Outcome
+from conftest import Cli, Outcome, Refusal
 from sandbox import Sandbox
 
 import skill_fal
@@ -17,29 +17,6 @@ import skill_fal
 FLUX = ("--model", "fal-ai/flux/dev")
 SUBMIT = ("submit-t2i", *FLUX)
 BATCH = ("batch-t2i", *FLUX, "--no-schema", "--dry-run")
-
-Refusal = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def refusal(
-    fal: Sandbox,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Refusal:
-    """The error of a command line that is wrong, run in this process; nothing is sent."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*argv: str) -> dict[str, Any]:
-        status = skill_fal.main(argv)
-        stdout, stderr = capsys.readouterr()
-        assert (status, stdout, fal.requests) == (2, "", [])
-        error: dict[str, Any] = json.loads(stderr.splitlines()[-1])["error"]
-        assert (error["type"], error["retryable"]) == ("usage_error", False)
-        return error
-
-    return run
 
 
 def arguments_of(done: Outcome) -> list[Any]:

@@ -6,12 +6,11 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LEAP, Cli, Clock, Outcome
+from conftest import Cli, Clock, Outcome, leaping
 from PIL import Image
 from sandbox import Reply, Sandbox
 from test_saving import FLUX, PNG, RESULT, gets, image, names, run, serve
@@ -26,11 +25,7 @@ JSON = {"content-type": "application/json"}
 @pytest.fixture
 def cli(cli: Cli, clock: Clock) -> Cli:
     """Runs skill_fal.py; to look for a lost job on the account takes no time."""
-
-    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
-        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
-
-    return run
+    return leaping(cli, clock)
 
 
 def short(**validators: str) -> Reply:

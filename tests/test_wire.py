@@ -19,7 +19,7 @@ import test_money
 import test_once
 import test_prompts_files
 import test_saving
-from conftest import FOR_EVER, LEAP, Cli, Clock, Late, Outcome, is_look_up, sent, telling
+from conftest import FOR_EVER, LEAP, Cli, Clock, Late, Outcome, is_look_up, leaping, sent, telling
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
@@ -37,11 +37,7 @@ MODEL = {"t2i": ("fal-ai/flux", "dev"), "i2v": ("fal-ai/minimax-video", "image-t
 @pytest.fixture
 def cli(cli: Cli, clock: Clock) -> Cli:
     """Runs skill_fal.py; to look for a lost job on the account takes no time."""
-
-    def run(*argv: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
-        return cli(*argv, stdin=stdin, env={**clock.env(LEAP), **(env or {})})
-
-    return run
+    return leaping(cli, clock)
 
 
 @dataclass(frozen=True)
