@@ -6392,10 +6392,6 @@ HISTORY_STATES: dict[str, str] = {
 HISTORY_ENDS = ("done", "failed", "cancelled")
 
 
-def is_json_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -6416,7 +6412,7 @@ class History:
         "about": is_text,
         "request_id": is_request_id,
         "saved": is_list_of_saved,
-        "billable_units": is_json_number,
+        "billable_units": is_bound,
         "error": is_object,
         "result": lambda value: True,
     }
@@ -11103,7 +11099,7 @@ class AccountSearch:
             return False
         if row.get("endpoint_id") not in (None, self._job.endpoint):
             return False
-        sent_at = read_time(row.get("sent_at")) or read_time(row.get("started_at"))
+        sent_at = time_of_request(row)
         if sent_at is None or sent_at < self._start:
             return False
         if not is_echo(read_payload(row.get("json_input")), self._job.arguments, self._schema):
@@ -11137,10 +11133,12 @@ def read_payload(value: Any) -> Any:
     """What went in or came out, be it as JSON in a text; None if that cannot be read."""
     if not is_text(value):
         return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return None
+    return json_or_none(value)
+
+
+def time_of_request(row: Fields) -> float | None:
+    """When a request of the account was sent, or else began, in seconds since 1970."""
+    return read_time(row.get("sent_at")) or read_time(row.get("started_at"))
 
 
 def is_echo(listed: Any, sent: Any, schema: Fields) -> bool:
@@ -11196,8 +11194,7 @@ def with_known_job(values: Fields) -> Fields:
 def newest_job(model: str | None) -> Fields | None:
     """The newest job of the list that went to the queue; it may lack an id, and no other does."""
     for known in RUN.history.jobs():
-        is_direct = str(known.get("command")).startswith(("run", "stream", "realtime"))
-        if is_direct or not matches(known, model, ""):
+        if not went_to_queue(known) or not matches(known, model, ""):
             continue
         if "request_id" not in known:
             state = HISTORY_STATES[known["state"]]
@@ -11205,6 +11202,11 @@ def newest_job(model: str | None) -> Fields | None:
             raise usage_error(message, f"Choose from the list: {command_line('list-jobs')}")
         return known
     return None
+
+
+def went_to_queue(job: Fields) -> bool:
+    """Whether a job of the list can be followed by its request id."""
+    return not str(job.get("command")).startswith(("run", "stream", "realtime"))
 
 
 async def request_cancellation(model: str, request_id: str, seconds: float | None = None) -> Fields:
@@ -11257,9 +11259,8 @@ async def look_at_all(jobs: Iterable[Fields]) -> None:
 
 def is_unheard_of(job: Fields) -> bool:
     """Whether a job of the list went to the queue, and nobody heard of its request id."""
-    is_direct = str(job.get("command")).startswith(("run", "stream", "realtime"))
     is_in_doubt = job["state"] in (JobState.SENT, JobState.LOST) and "request_id" not in job
-    return is_in_doubt and not is_direct and bool(job.get("about"))
+    return is_in_doubt and went_to_queue(job) and bool(job.get("about"))
 
 
 async def settle(job: Fields, jobs: Sequence[Fields]) -> None:
@@ -11286,7 +11287,7 @@ def may_be_of_list(row: Fields, job: Fields, sent_at: float) -> bool:
     """Whether a request of the account was sent within a minute of a job of the list, is about the
     same, and is no other job of the list.
     """
-    listed_at = read_time(row.get("sent_at")) or read_time(row.get("started_at"))
+    listed_at = time_of_request(row)
     if listed_at is None or abs(listed_at - sent_at) > LOST_LEEWAY:
         return False
     if topic_of({}, read_payload(row.get("json_input"))) != job["about"]:
