@@ -12798,27 +12798,35 @@ def redact(text: str) -> str:
     """The text without keys, whole or their secret halves, as they are or inside JSON; without
     tokens made of them, and passwords of proxies.
     """
+    return without_secrets(text, secrets_now())
+
+
+def without_secrets(text: str, secrets: Sequence[tuple[str, str]]) -> str:
+    for form, name in secrets:
+        text = text.replace(form, name)
+    return text
+
+
+def secrets_now() -> list[tuple[str, str]]:
+    """What no output may hold, and what stands in its place. To read the environment takes longer
+    than to look through a text for them.
+    """
     keys = [os.environ.get(name, "") for name in ("FAL_KEY", "FAL_KEY_SECRET")]
     for name in other_key_variables():
         if not name.upper().endswith(FILE_VARIABLE_ENDINGS):
             keys.append(os.environ[name])
-    forms = forms_of_secrets(
+    return forms_of_secrets(
         tuple(keys),
         tuple(value for name, value in os.environ.items() if name.lower() in PROXY_VARIABLES),
         tuple(tokens_of_ours),
     )
-    for form, name in forms:
-        text = text.replace(form, name)
-    return text
 
 
 @functools.lru_cache(maxsize=4)
 def forms_of_secrets(
     keys: tuple[str, ...], proxies: tuple[str, ...], tokens: tuple[str, ...]
 ) -> list[tuple[str, str]]:
-    """What no output may hold, and what stands in its place; what is shorter than eight
-    characters is no secret.
-    """
+    """The forms in which a secret may be told; what is shorter than eight characters is none."""
     names: list[tuple[str, str]] = []
     for key in keys:
         names += [(word, "[FAL_KEY]") for word in words_of_key(key)]
@@ -12908,12 +12916,19 @@ def nests_deeply(text: str) -> bool:
     return False
 
 
-def jsonable(value: Any, raw: dict[str, Raw], content_type: Any = None) -> Any:
+class JsonPaper(NamedTuple):
+    """What a document is written on: without these secrets, and with room for Raw."""
+
+    secrets: list[tuple[str, str]]
+    raw: dict[str, Raw]  # by the placeholders in the document
+
+
+def jsonable(value: Any, paper: JsonPaper, content_type: Any = None) -> Any:
     """A value that JSON can hold and that does not tell the key.
 
     Bytes, which fal sends for images, become data URIs of the type told beside them; NaN and
-    infinities become null; of Raw there is a placeholder, noted in `raw`. What an answer calls
-    by the name of our list of files gets another name.
+    infinities become null; of Raw there is a placeholder. What an answer calls by the name of our
+    list of files gets another name.
     """
     if isinstance(value, Mapping):
         content_type = value.get("content_type")
@@ -12921,10 +12936,11 @@ def jsonable(value: Any, raw: dict[str, Raw], content_type: Any = None) -> Any:
         for name, item in value.items():
             if not isinstance(item, Saved):
                 name = name_in_document(name, value)
-            fields[redact(str(name))] = jsonable(item, raw, content_type)
+            shown = without_secrets(str(name), paper.secrets)
+            fields[shown] = jsonable(item, paper, content_type)
         return fields
     if isinstance(value, (list, tuple)):
-        return [jsonable(item, raw) for item in value]
+        return [jsonable(item, paper) for item in value]
     if isinstance(value, bytes):
         if not isinstance(content_type, str):
             content_type = content_type_for(value[:HEAD_BYTES])
@@ -12935,21 +12951,21 @@ def jsonable(value: Any, raw: dict[str, Raw], content_type: Any = None) -> Any:
         return value
     if isinstance(value, Raw):
         placeholder = os.urandom(16).hex()
-        raw[placeholder] = value
+        paper.raw[placeholder] = value
         return placeholder
-    return redact(str(value))
+    return without_secrets(str(value), paper.secrets)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """JSON in UTF-8; what ends a line, steers a terminal or is not seen is escaped."""
-    raw: dict[str, Raw] = {}
+    paper = JsonPaper(secrets_now(), {})
     text = json.dumps(
-        jsonable(value, raw),
+        jsonable(value, paper),
         ensure_ascii=False,
         allow_nan=False,
         indent=indent,
     )
-    for placeholder, raw_text in raw.items():
+    for placeholder, raw_text in paper.raw.items():
         text = text.replace(f'"{placeholder}"', raw_text.on_one_line())
     return UNSEEN.sub(escape_in_json, text)
 

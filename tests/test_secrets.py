@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LEAP, Cli, Clock, Outcome
+from conftest import LEAP, Cli, Clock, Outcome, leaping
 from sandbox import Reply, Sandbox, run_api
 from sandbox.outputs import Output
 
@@ -200,6 +200,7 @@ def test_the_parts_of_a_file_go_to_fals_place_alone(
 def test_nobody_is_led_astray(
     fal: Sandbox,
     cli: Cli,
+    clock: Clock,
     photo: Path,
     method: str,
     host: str,
@@ -208,7 +209,7 @@ def test_nobody_is_led_astray(
 ) -> None:
     location = {"Location": "https://example.com/files/upload"}
     fal.on(method, host, "*", fal.always(Reply(status, text="", headers=location)))
-    assert cli(*argv).status == 1
+    assert leaping(cli, clock)(*argv).status == 1
     assert not [tunnel for tunnel in fal.tunnels if "example.com" in tunnel]
 
 
@@ -547,14 +548,16 @@ def test_a_realtime_token_is_not_told_in_an_answer(
 
 
 @pytest.mark.parametrize("status", [400, 403, 500])
-def test_an_upload_token_is_never_told(fal: Sandbox, cli: Cli, photo: Path, status: int) -> None:
+def test_an_upload_token_is_never_told(
+    fal: Sandbox, cli: Cli, clock: Clock, photo: Path, status: int
+) -> None:
     token = "dummy-cdn-token-example"
     facts = {"token": token, "token_type": "Bearer", "base_url": f"https://{CDN}"}
     answer = Reply(json={**facts, "expires_at": "2099-01-01T00:00:00+00:00"})
     fal.on("POST", "rest.fal.ai", "*", answer)
     echo = Reply(status, json={"detail": f"Bearer {token} is not known"})
     fal.on("POST", UPLOADS, "*", fal.always(echo))
-    done = cli("upload-file", "--file", photo.name)
+    done = leaping(cli, clock)("upload-file", "--file", photo.name)
     assert done.error["status"] == status
     assert_kept(done, token)
 

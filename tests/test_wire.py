@@ -19,7 +19,20 @@ import test_money
 import test_once
 import test_prompts_files
 import test_saving
-from conftest import FOR_EVER, LEAP, Cli, Clock, Late, Outcome, is_look_up, leaping, sent, telling
+from conftest import (
+    FOR_EVER,
+    LEAP,
+    Cli,
+    Clock,
+    Late,
+    Outcome,
+    Starter,
+    finished,
+    is_look_up,
+    leaping,
+    sent,
+    telling,
+)
 from PIL import Image
 from sandbox import Latency, Reply, Sandbox, Stall
 from sandbox.scripting import Recorded
@@ -136,8 +149,14 @@ def flags_of(command: str) -> list[str]:
     return [flag.name for flag in skill_fal.COMMANDS[command].flags]
 
 
-def test_every_command_of_the_seed_is_tested_here() -> None:
-    assert set(skill_fal.COMMANDS) == {*GENERATION, *OTHER_COMMANDS, "realtime", *SILENT}
+def test_every_command_is_tested_here() -> None:
+    assert set(skill_fal.COMMANDS) == {
+        *GENERATION,
+        *OTHER_COMMANDS,
+        "realtime",
+        *SILENT,
+        *ELSEWHERE,
+    }
 
 
 @pytest.mark.parametrize("name", LOCAL.values())
@@ -529,6 +548,8 @@ SWITCHES = ("--json", "--no-wait", "--categories", "--include-deprecated")
 
 # Commands that send nothing.
 SILENT = ("encode-file", "encode-image", "encode-raw", "list-t2i", "list-i2v")
+# Commands of which test_history.py tries each flag.
+ELSEWHERE = ("list-jobs",)
 
 
 @pytest.mark.parametrize("command", OTHER_COMMANDS)
@@ -600,6 +621,7 @@ JSON_CASES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
         ("--search", "kling"),
         lambda found: isinstance(found, list) and "metadata" in found[0],
     ),
+    "list-jobs": ((), lambda found: found == []),
 }
 
 
@@ -660,10 +682,11 @@ REALTIME = {
 }
 
 
-def test_realtime_sends_its_flags(fal: Sandbox, cli: Cli) -> None:
+def test_realtime_sends_its_flags(fal: Sandbox, start: Starter) -> None:
     flags = [flag for flag in flags_of("realtime") if flag not in LOCAL]
     assert [flag for flag in flags if flag not in REALTIME] == []
-    done = cli("realtime", *(word for flag in flags for word in (flag, *REALTIME[flag])))
+    words = (word for flag in flags for word in (flag, *REALTIME[flag]))
+    done = finished(start("realtime", *words))
     assert done.status == 0, done.stderr
     (socket,) = [request for request in fal.requests if request.method == "WEBSOCKET"]
     assert socket.path == "/fal-ai/flux/schnell/realtime"
