@@ -95,9 +95,11 @@ fal-ai/ai-avatar/single-text|MultiTalk Avatar
 """
 
 IMAGE_TO_IMAGE = """
+fal-ai/nano-banana-2/edit|Nano Banana 2 (edit)
 fal-ai/nano-banana/edit|Nano Banana (edit)
 """
 TEXT_TO_VIDEO = """
+fal-ai/veo3.1|Veo 3.1
 fal-ai/kling-video/v2.5-turbo/pro/text-to-video|Kling V2.5 Turbo Pro
 """
 

@@ -233,6 +233,18 @@ _NANO_BANANA_2 = Interface(
     Component({"images": IMAGES, "description": text("About them.")}, ("images", "description")),
 )
 
+_NANO_BANANA_2_EDIT = Interface(
+    "NanoBanana2Edit",
+    Component(
+        {
+            **_NANO_BANANA_2.takes.properties,
+            "image_urls": array("The pictures to change.", text("A URL or a data URI.")),
+        },
+        ("prompt", "image_urls"),
+    ),
+    _NANO_BANANA_2.gives,
+)
+
 _NANO_BANANA_EDIT = Interface(
     "NanoBananaEdit",
     Component(
@@ -250,6 +262,16 @@ _NANO_BANANA_EDIT = Interface(
     ),
     Component({"images": IMAGES, "description": text("About them.")}, ("images", "description")),
 )
+
+
+def _recraft(name: str) -> Interface:
+    takes = {
+        "prompt": text("What to make.", minLength=1, maxLength=10000),
+        "image_size": image_size("square_hd"),
+        "enable_safety_checker": SAFETY_CHECKER,
+    }
+    return Interface(name, Component(takes, ("prompt",)), Component({"images": IMAGES}))
+
 
 _FOOOCUS = Interface(
     "Fooocus",
@@ -407,6 +429,36 @@ _AURORA = Interface(
     GIVES_VIDEO,
 )
 
+_FABRIC = Interface(
+    "FabricOneLipsync",
+    Component(
+        {
+            "image_url": IMAGE_URL,
+            "audio_url": text("What the person in the picture says."),
+            "resolution": choice("The frame's size.", "720p", "480p", default="720p"),
+        },
+        ("image_url", "audio_url", "resolution"),
+    ),
+    GIVES_VIDEO,
+)
+
+_KLING_O3 = Interface(
+    "O3StandardImageToVideo",
+    Component(
+        {
+            "prompt": nullable(text("What should happen.", maxLength=2500)),
+            "image_url": text("The first frame."),
+            "end_image_url": nullable(text("The last frame.")),
+            "duration": choice(
+                "Seconds, as text.", *[str(seconds) for seconds in range(3, 16)], default="5"
+            ),
+            "generate_audio": flag("With sound."),
+        },
+        ("image_url",),
+    ),
+    GIVES_VIDEO,
+)
+
 _MINIMAX = Interface(
     "MinimaxVideoImageToVideo",
     Component(
@@ -438,8 +490,14 @@ INTERFACES = {
     "fal-ai/flux/dev": _flux("FluxDev", whole("How many steps.", 1, 50, 28)),
     "fal-ai/flux/schnell": _flux("FluxSchnell", whole("How many steps.", 1, 12, 4)),
     "fal-ai/nano-banana-2": _NANO_BANANA_2,
+    "fal-ai/nano-banana-2/edit": _NANO_BANANA_2_EDIT,
     "fal-ai/nano-banana/edit": _NANO_BANANA_EDIT,
+    "fal-ai/veo3.1": _veo("Veo31TextToVideo", {}),
+    "fal-ai/kling-video/o3/standard/image-to-video": _KLING_O3,
+    "veed/fabric-1.0": _FABRIC,
     "fal-ai/kling-video/v2.5-turbo/pro/text-to-video": _KLING_TEXT_TO_VIDEO,
+    "fal-ai/recraft/v4/pro/text-to-image": _recraft("RecraftV4ProTextToImage"),
+    "fal-ai/recraft/v4/pro/text-to-vector": _recraft("RecraftV4VectorProTextToImage"),
     "fal-ai/fooocus": _FOOOCUS,
     "fal-ai/kling-video/v2/master/image-to-video": _kling_2("KlingVideoV2MasterImageToVideo"),
     "fal-ai/kling-video/v2.5-turbo/pro/image-to-video": _kling_2(
