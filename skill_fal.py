@@ -39,6 +39,7 @@ first, the wire in the middle, the commands after what they call. Output and fai
     Fetching and saving   files of a response, under free names
     Search and prices     models, what they take, prices, estimates
     Jobs and batches      options, orders, following a job, many jobs at once
+    All in order?         what --check looks at, and what is wrong with it
     Commands              one function each; they call the sections above
     Failures              from an exception or an answer to a Failure, what to do next
     Output                text made safe, the console, progress and its pace
@@ -147,6 +148,7 @@ if TYPE_CHECKING:
     import gc
     import hashlib
     import http.cookiejar as cookiejar
+    import importlib.metadata as distributions
     import ipaddress
     import logging
     import mimetypes
@@ -175,6 +177,7 @@ else:
     csv = Lazy("csv")
     datetime = Lazy("datetime")
     difflib = Lazy("difflib")
+    distributions = Lazy("importlib.metadata")
     email_utils = Lazy("email.utils")
     fal_client = Lazy("fal_client")
     fcntl = Lazy("fcntl")  # which Windows has not
@@ -377,7 +380,7 @@ class Job:
         self.uploads: dict[str, str] = {}  # URLs, by local file; by content if of an earlier run
         self.response: Any = None
         self.raw_response: Any = None  # see set_aside
-        self.unprinted: list[Any] = []  # answers that are paid for
+        self.unprinted: list[Any] = []  # answers that are paid for, or a report of what is wrong
         self.units: dict[str, float] = {}  # billed by fal, by the path of the answer that said so
         self.price: Price | None = None  # of a unit, if fal's list was asked
         self.saving: Saving | None = None
@@ -737,6 +740,7 @@ MODELS_URL = "https://api.fal.ai/v1/models"
 MODELS_PAGE_SIZE = 50  # fal documents no maximum for `limit`, only that there is one
 PRICES_URL = f"{MODELS_URL}/pricing"
 REQUESTS_URL = f"{MODELS_URL}/requests/by-endpoint"
+MEDIA_HOSTS = ("v3.fal.media", "v3b.fal.media")  # of uploads and results (2026)
 
 # Where the key may go, and where the tokens for uploads may, too.
 KEY_DOMAINS = (".fal.run", ".falrun.com", ".fal.ai")
@@ -6430,7 +6434,7 @@ class History:
             job.records.append(JobRecord(self, job))
 
     @property
-    def _is_off(self) -> bool:
+    def is_off(self) -> bool:
         return os.environ.get("FAL_SKILL_HISTORY", "").strip() == "0"
 
     def append(self, step: Fields) -> None:
@@ -6438,7 +6442,7 @@ class History:
         start = StepFile.START + step["job"].encode() + b'"'
         if start in self._facts_read:
             self._learn(self._facts_read[start], step)
-        if self._is_off:
+        if self.is_off:
             return
         try:
             path = self._path()
@@ -11766,6 +11770,368 @@ def flags_of_one_job(task: Task, shared: Arguments, item: str | Arguments) -> Fi
 
 
 # ---------------------------------------------------------------------------------------------
+# Whether all is in order: what --check looks at. Nothing that is billed is asked for; the key
+# goes to fal's API and queue, and nothing else of the user's goes anywhere.
+# ---------------------------------------------------------------------------------------------
+
+CHECK_TIME = 10  # seconds for the key, and for each host; all of them are asked side by side
+NOBODYS_REQUEST = "00000000-0000-0000-0000-000000000000"
+GATEWAY_STATUSES = (502, 503, 504)  # of a host that is reached, and behind which is nobody
+HOST_VARIABLES = ("FAL_RUN_HOST", "FAL_QUEUE_RUN_HOST")  # which fal-client reads
+CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+class Package(NamedTuple):
+    """A package that is imported: its name, the module, and the versions that will do."""
+
+    name: str
+    module: str
+    versions: str = ""  # any, if empty
+    is_needed: bool = True
+
+
+PACKAGES = (
+    Package("fal-client", "fal_client", ">=1.0.3,<1.1"),
+    Package("httpx", "httpx", ">=0.27,<1"),
+    Package("Pillow", "PIL.Image", ">=10.3"),
+)
+OPTIONAL_PACKAGES = (
+    Package("pillow-heif", "pillow_heif", ">=0.18", is_needed=False),  # HEIC
+    Package("socksio", "socksio", is_needed=False),  # SOCKS
+    Package("python-socks", "python_socks", is_needed=False),  # SOCKS for realtime
+)
+PACKAGES_HINT = (
+    "All that is needed: python3 -m pip install -r requirements.txt; or uv run skill_fal.py."
+)
+
+
+class Trouble(NamedTuple):
+    """What a check has come upon, and the host that it happened with, if it is about one."""
+
+    failure: Failure
+    host: str = ""
+
+    @property
+    def rank(self) -> int:
+        """Its place among others: as a command would meet them, and what stops most comes first."""
+        ranks = (Exit.USAGE, Exit.CREDENTIALS, Exit.NETWORK)
+        if self.failure.exit in ranks:
+            return ranks.index(self.failure.exit)
+        return len(ranks)
+
+
+Checks = Sequence[Awaitable["Trouble | None"]]  # each as trouble_with gives it
+
+
+async def check_all() -> Fields:
+    """Tell whether all is in order: packages, the key, the network, and places on disk.
+
+    It is what to run when nothing works, and what to send with a report: {"ok", "version",
+    "python", "packages", "key", "network", "folders", "history", "problems"}, where each of the
+    problems is {"what", "hint"}. Nothing is billed or written, and nothing of yours is sent but
+    the key to fal. No key and no password is told, and the home folder is shown as ~.
+
+    Exit status: 0 all is in order · 2 a package, a variable or a folder is wrong · 3 the key is
+    missing or refused, or the account is locked · 4 a host is not reached. If there are several
+    it is the least: without packages and settings no host is asked. 1 is what fal or the machine
+    fails by in another way.
+    """
+    report = blank_report()
+    troubles: list[Trouble] = []
+    for stage in STAGES:
+        found = await troubles_in(stage(report))
+        troubles += found
+        if found:
+            break
+    troubles += await troubles_in(checks_of_machine(report))
+    troubles.sort(key=operator.attrgetter("rank"))
+    report["ok"] = not troubles
+    report["problems"] = problems_of(troubles)
+    if troubles:
+        RUN.job.unprinted = [report]
+        raise troubles[0].failure
+    return report
+
+
+def blank_report() -> Fields:
+    """What is known before anything is looked at; what stays null was not found out."""
+    variable = None
+    if key_in("FAL_KEY"):
+        variable = "FAL_KEY"
+    elif key_in("FAL_KEY_ID") and key_in("FAL_KEY_SECRET"):
+        variable = "FAL_KEY_ID and FAL_KEY_SECRET"
+    certificates: Fields = {}
+    for name in CERTIFICATE_VARIABLES:
+        certificates[name] = without_home(os.environ.get(name, "")) or None
+    history = "on"
+    if RUN.history.is_off:
+        history = "off"
+    return {
+        "ok": None,
+        "version": __version__,
+        "python": {
+            "version": sys.version.split()[0],
+            "executable": without_home(sys.executable or ""),
+            "platform": sys.platform,
+        },
+        "packages": {},
+        "key": {"variable": variable, "accepted": None, "may_ask_prices": None},
+        "network": {"proxy": None, "certificates": certificates, "hosts": {}},
+        "folders": {},
+        "history": history,
+        "problems": [],
+    }
+
+
+def checks_of_packages(report: Fields) -> Checks:
+    return [trouble_with(check_package(row, report["packages"])) for row in PACKAGES]
+
+
+def checks_of_settings(report: Fields) -> Checks:
+    return [
+        trouble_with(check_proxy(report["network"])),
+        trouble_with(check_certificates()),
+        trouble_with(check_host_variables()),
+    ]
+
+
+def checks_of_fal(report: Fields) -> Checks:
+    checks = [trouble_with(ask_about_key(report["key"]))]
+    for url in hosts_of_fal():
+        check = check_host(url, report["network"]["hosts"])
+        checks.append(trouble_with(check, url.host))
+    return checks
+
+
+def checks_of_machine(report: Fields) -> Checks:
+    """What needs nothing else to be in order."""
+    checks = [trouble_with(check_form_of_key())]
+    for row in OPTIONAL_PACKAGES:
+        checks.append(trouble_with(check_package(row, report["packages"])))
+    folders = {"state": STATE_FOLDER, "cache": CACHE_FOLDER}
+    if RUN.history.is_off:
+        del folders["state"]  # which holds little else
+    for name, folder in folders.items():
+        checks.append(trouble_with(check_user_folder(name, folder, report["folders"])))
+    return checks
+
+
+# Each needs that the ones before it have found no trouble.
+STAGES = (checks_of_packages, checks_of_settings, checks_of_fal)
+
+
+async def troubles_in(checks: Checks) -> list[Trouble]:
+    """What checks come upon that are made side by side, in their order."""
+    outcomes = await asyncio.gather(*checks)
+    return [trouble for trouble in outcomes if trouble is not None]
+
+
+async def trouble_with(check: Awaitable[None], host: str = "") -> Trouble | None:
+    """What a check comes upon; a bug of ours keeps its traceback."""
+    try:
+        with failures(Job()):
+            await check
+    except Failure as failure:
+        return Trouble(failure, host)
+    return None
+
+
+def problems_of(troubles: Sequence[Trouble]) -> list[Fields]:
+    """Each thing that is wrong, with all the hosts that it is wrong with, and what to do."""
+    hosts = [host for _, host in troubles if host]
+    by_text: dict[tuple[str, str], list[str]] = {}
+    for failure, host in troubles:
+        hint = advice(failure) or "Wait a little, then look again."
+        names = by_text.setdefault((message_for_any(hosts, failure), hint), [])
+        if host:
+            names.append(host)
+    problems = []
+    for (message, hint), names in by_text.items():
+        if names:
+            message = f"{', '.join(names)}: {message}"
+        problems.append({"what": without_home(cut(message)), "hint": without_home(hint)})
+    return problems
+
+
+def message_for_any(hosts: Iterable[str], failure: Failure) -> str:
+    """What went wrong, in words that are the same for each of the hosts."""
+    message = failure.message
+    for host in sorted(hosts, key=len, reverse=True):  # queue.fal.run before fal.run
+        message = message.replace(host, "the server")
+    return message
+
+
+def without_home(text: str) -> str:
+    """The text, with the user's home folder as `~`: its name is often that of a person."""
+    home = os.path.expanduser("~").rstrip(os.sep)
+    if not os.path.isabs(home):
+        return text
+    return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
+
+
+async def check_package(package: Package, facts: Fields) -> None:
+    """Whether a package can be imported, in a version that will do."""
+    row: Fields = {"version": None, "needed": package.is_needed}
+    facts[package.name] = row
+    with contextlib.suppress(distributions.PackageNotFoundError):
+        row["version"] = distributions.version(package.name)
+    if package.versions:
+        row["wanted"] = package.versions
+    if row["version"] is None and not package.is_needed:
+        return
+    version = row["version"]
+    if version and not is_version_among(version, package.versions):
+        message = f"{package.name} is {version}, and {package.versions} is needed"
+        remedy = f'pip install "{package.name}{package.versions}".'
+        raise usage_error(message, f"{remedy} {PACKAGES_HINT}")
+    try:
+        with any_home():
+            importlib.import_module(package.module)
+    except ModuleNotFoundError:
+        raise
+    except ImportError as exc:  # made for another Python or machine
+        message = f"{package.name} is installed and cannot be imported: {reason_of(exc)}"
+        raise usage_error(message, f"Install it anew. {PACKAGES_HINT}") from exc
+
+
+def is_version_among(version: str, versions: str) -> bool:
+    """Whether a version is one of those that a text such as ">=1.0.3,<1.1" means."""
+    for limit in filter(None, versions.split(",")):
+        is_least = limit.startswith(">=")
+        if (numbers_of(version) >= numbers_of(limit.lstrip("<>="))) != is_least:
+            return False
+    return True
+
+
+def numbers_of(version: str) -> tuple[int, ...]:
+    """The numbers of a version, without what marks it as one that is not final."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    if match is None:
+        return ()
+    return tuple(map(int, match[0].split(".")))
+
+
+async def check_proxy(facts: Fields) -> None:
+    """Whether a proxy is one that can be used; most hosts are reached by the same."""
+    proxy = proxy_for(httpx.URL(MODELS_URL))
+    if proxy is None:
+        return
+    facts["proxy"] = {"variable": proxy.variable, "place": proxy.place}
+    if proxy.is_socks:
+        require_package("httpx[socks]", "socksio", proxy)
+
+
+async def check_certificates() -> None:
+    """Whether the variables lead to certificates."""
+    tls_context()
+
+
+async def check_host_variables() -> None:
+    """Whether the user's own places for fal's hosts are places."""
+    for variable in HOST_VARIABLES:
+        if variable in os.environ and not is_host_and_port(os.environ[variable]):
+            hint = f"Write {variable}=HOST or HOST:PORT, or unset it."
+            raise usage_error(f"{variable} names no host", hint)
+
+
+def hosts_of_fal() -> list[httpx.URL]:
+    """Where commands turn to: jobs, files, models and media."""
+    urls = [
+        *fal_settings(),
+        httpx.URL(fal_client.client.REST_URL),
+        httpx.URL(MODELS_URL),
+        *(httpx.URL(f"https://{host}") for host in MEDIA_HOSTS),
+    ]
+    return [url.copy_with(path="/", query=None) for url in urls]
+
+
+async def check_host(url: httpx.URL, facts: Fields) -> None:
+    """Whether a host answers, whatever, to somebody who shows no key."""
+    row: Fields = {"reached": False}
+    facts[url.netloc.decode()] = row
+    proxy = proxy_for(url)
+    if proxy is not None:
+        row.update(proxy=proxy.variable)
+    async with in_time(), CONNECTION.opened() as web:
+        response = await web.head(url)
+    row.update(reached=True, status=response.status_code)
+    if response.status_code in GATEWAY_STATUSES:
+        raise answer_failure(response, "")
+
+
+@contextlib.asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """Wait for an answer for a bounded time."""
+    try:
+        async with asyncio.timeout(CHECK_TIME):
+            yield
+    except TimeoutError as exc:
+        raise Failure("unreachable", f"no answer came within {CHECK_TIME} s") from exc
+
+
+async def check_form_of_key() -> None:
+    """Whether there is a key that can be one."""
+    api_key()
+
+
+async def ask_about_key(facts: Fields) -> None:
+    """Have fal say whether the key is good. Prices are free and take a key; a key that may not
+    see them may still look at a job, here at one that nobody has.
+    """
+    async with in_time(), platform(api_key()) as client:
+        model = next(iter(TEXT_TO_IMAGE_MODELS))
+        answer = await client.get(PRICES_URL, params={"endpoint_id": model})
+        refusal = refusal_of_key(answer)
+        if refusal is not None and refusal.type != "account_locked":
+            if refusal.exit == Exit.CREDENTIALS:
+                facts["may_ask_prices"] = False
+            answer = await client.get(url_of_nobodys_job(model))
+            refusal = refusal_of_key(answer)
+        elif refusal is None:
+            facts["may_ask_prices"] = True
+    if refusal is None:
+        facts["accepted"] = True
+        return
+    if refusal.exit == Exit.CREDENTIALS:
+        facts["accepted"] = False
+    raise refusal
+
+
+def refusal_of_key(answer: httpx.Response) -> Failure | None:
+    """Why an answer does not say that the key is good; one that knows no such job does."""
+    if answer.is_success:
+        return None
+    failure = answer_failure(answer, answer.text)
+    if failure.job_is_gone:
+        return None
+    return failure
+
+
+def url_of_nobodys_job(model: str) -> httpx.URL:
+    _, queue = fal_settings()
+    owner, app = model.split("/")[:2]
+    return queue.copy_with(path=f"/{owner}/{app}/requests/{NOBODYS_REQUEST}/status")
+
+
+async def check_user_folder(name: str, folder: UserFolder, facts: Fields) -> None:
+    """Whether a folder of the program's own can be written to, or made."""
+    hint = f"Set {folder.variable} to a folder that can be written to."
+    if folder is STATE_FOLDER:
+        hint += " FAL_SKILL_HISTORY=0 does without a list of jobs."
+    path = user_folder(folder)
+    row: Fields = {"path": path, "writable": False}
+    facts[name] = row
+    if path is None:
+        raise usage_error(f"there is no home for the {name} folder", hint)
+    row["path"] = without_home(path)
+    try:
+        check_folder(path)
+    except Failure as failure:
+        raise usage_error(f"{name} folder: {failure.message}", hint) from failure
+    row["writable"] = True
+
+
+# ---------------------------------------------------------------------------------------------
 # Commands: each is one function; its keywords are the flags, and its docstring is the help.
 # They can be imported, too; whatever goes wrong, they raise Failure.
 # ---------------------------------------------------------------------------------------------
@@ -11782,18 +12148,23 @@ def command(
     """Register an operation as a subcommand."""
 
     def register(operation: Operation) -> Operation:
-        lines = (operation.__doc__ or "").strip().splitlines()
         COMMANDS[name] = Command(
             name=name,
             operation=operation,
             flags=flags,
-            help="\n".join(line.strip() for line in lines),
+            help=help_of(operation),
             example=example,
             text=text,
         )
         return operation
 
     return register
+
+
+def help_of(operation: Callable[..., Any]) -> str:
+    """The docstring, without the spaces before its lines."""
+    lines = (operation.__doc__ or "").strip().splitlines()
+    return "\n".join(line.strip() for line in lines)
 
 
 def generation(verb: str, *flags: Flag, example: str = "") -> Callable[[Operation], Operation]:
@@ -12272,6 +12643,9 @@ async def list_jobs(
     return jobs
 
 
+CHECK = Command("--check", check_all, (), help_of(check_all), "", None)
+
+
 # ---------------------------------------------------------------------------------------------
 # Failures: from an exception or an error answer to a Failure, and what to do next.
 # ---------------------------------------------------------------------------------------------
@@ -12599,13 +12973,12 @@ def system_failure(exc: Any) -> Failure:
 
 
 def missing_package(exc: Any) -> Failure | None:
-    package = PACKAGES.get((exc.name or "").partition(".")[0])
-    if not package:
-        return None
-    return usage_error(
-        f"{package} is not installed: pip install {package}",
-        "All that is needed: python3 -m pip install -r requirements.txt; or uv run skill_fal.py.",
-    )
+    module = (exc.name or "").partition(".")[0]
+    for package in PACKAGES:
+        if module == package.module.partition(".")[0]:
+            message = f"{package.name} is not installed: pip install {package.name}"
+            return usage_error(message, PACKAGES_HINT)
+    return None
 
 
 def stop_failure(exc: BaseException) -> Failure:
@@ -12618,8 +12991,6 @@ def stop_failure(exc: BaseException) -> Failure:
 def reason_of(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
-
-PACKAGES = {"fal_client": "fal-client", "httpx": "httpx", "PIL": "Pillow"}
 
 # By full class name, so that nothing is imported to look one up. The most derived class wins.
 # What is not here is a bug of ours and keeps its traceback.
@@ -13280,12 +13651,14 @@ class Parser(argparse.ArgumentParser):
             hint = self._hint_on_surplus(message.split()[2:])
         raise usage_error(message, hint)
 
-    def _hint_on_surplus(self, words: Sequence[str]) -> str:
+    def _hint_on_surplus(self, words: Sequence[str]) -> str | None:
         """What words may be that belong to no flag."""
         for word in words:
             flag = flag_meant(word, self._option_string_actions, is_surplus=True)
             if flag is not None:
                 return f"Did you mean {flag}?"
+        if all(action.nargs == 0 for action in self._actions):  # nothing takes a text
+            return None
         return 'A text with spaces is one argument, in double quotes: "A red car".'
 
     def read(self, argv: Sequence[str]) -> Fields:
@@ -13375,14 +13748,14 @@ def words_until(closing: str, words: Sequence[str]) -> list[str]:
 
 
 def overview_parser() -> Parser:
-    """What stands before a command: --help, which lists the commands, and --version."""
+    """What stands before a command: --help, which lists the commands, --version and --check."""
     summaries = []
     for entry in COMMANDS.values():
         summary = entry.help.splitlines()[0]
         summaries.append(f"  {entry.name:<15}{summary}")
     parser = Parser(
         prog=PROGRAM,
-        usage="%(prog)s [-h] [--version] COMMAND ...",
+        usage="%(prog)s [-h] [--version] [--check] COMMAND ...",
         description=str(__doc__).partition("\nThe map of this file")[0].rstrip(),
         epilog="\n".join(("commands, each with a --help of its own:", *summaries)),
     )
@@ -13396,6 +13769,11 @@ def overview_parser() -> Parser:
         "--version",
         action="version",
         version=f"%(prog)s {__version__}",
+    )
+    parser.add_argument(
+        CHECK.name,
+        action="store_true",
+        help="tell whether all is in order, as JSON (with a --help of its own)",
     )
     return parser
 
@@ -13452,10 +13830,11 @@ def alternatives(flags: Iterable[Flag]) -> list[list[Flag]]:
 
 def parse(argv: Sequence[str]) -> tuple[Command, Fields]:
     """The command and the values of its flags."""
-    if not argv or argv[0] not in COMMANDS:
+    entries = {CHECK.name: CHECK, **COMMANDS}
+    if not argv or argv[0] not in entries:
         overview_parser().read(argv[:1])  # --help, --version, or what is wrong
         raise AssertionError(argv)
-    entry = COMMANDS[argv[0]]
+    entry = entries[argv[0]]
     console.quiet = QUIET.name in argv  # for notes on files that are read with the flags
     return entry, command_parser(entry, argv[1:]).read(argv[1:])
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Host, Router
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Host, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.account_api import AccountApi
-from sandbox.answers import Refused, answer_http_error, answer_refused
+from sandbox.answers import Refused, answer_http_error, answer_refused, detail
 from sandbox.files_api import CdnApi, RestApi
 from sandbox.models_api import ModelsApi
 from sandbox.queue_api import QueueApi
@@ -34,14 +35,20 @@ def build_app(world: World) -> ASGIApp:
         "fal.ai": models.site_routes,
     }
     unknown = Unknown(world.script)
+    front = Route("/", front_door, methods=["HEAD"])
     routes: list[BaseRoute] = [
-        Host(host, Router(served, redirect_slashes=False, default=unknown))
+        Host(host, Router([front, *served], redirect_slashes=False, default=unknown))
         for host, served in hosts.items()
     ]
     handlers = {Refused: answer_refused, HTTPException: answer_http_error}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.default = unknown
     return app
+
+
+async def front_door(request: Request) -> Response:
+    """What somebody gets who only looks whether a host is there. [?]"""
+    return detail(404, "Not Found").response()
 
 
 class Unknown:
