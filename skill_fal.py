@@ -1812,9 +1812,9 @@ EXTRA_JSON = argument_flag(
 )
 ARGUMENTS_JSON = argument_flag(
     "--arguments-json JSON",
-    "a JSON object, @file, or - for stdin",
+    "arguments as they are, which nobody checks, nor the flags beside them, which overrule them: a"
+    " JSON object, @file, or - for stdin",
     read_json_object,
-    required=True,
     dest="arguments",
 )
 IMAGE_URL = argument_flag(
@@ -4381,6 +4381,7 @@ class Fit:
         self.arguments: Fields = {}
         self.notes: list[str] = []
         self.problems: list[Fields] = []
+        self.local_files: list[str] = []  # that are to be uploaded
         self._settled: set[str] = set()
 
     def free_fields(self) -> list[ModelField]:
@@ -7597,10 +7598,8 @@ class Uploads:
             self._under_way[key] = asyncio.ensure_future(_maybe_upload(source, digest))
         return await self._under_way[key]
 
-    async def urls(self, arguments: Arguments) -> dict[str, str]:
-        """The URL of each local file that the arguments name."""
-        sources = [source for source in media_sources(arguments) if not is_remote(source)]
-        sources = list(dict.fromkeys(sources))
+    async def urls(self, sources: Sequence[str]) -> dict[str, str]:
+        """The URL of each of these local files."""
         uploaded_urls = await asyncio.gather(*map(self.url, sources))
         return dict(zip(sources, uploaded_urls, strict=True))
 
@@ -7704,6 +7703,12 @@ def media_sources(arguments: Any) -> Iterator[str]:
     for leaf in leaves(arguments):
         if is_media_source(leaf.name, leaf.value):
             yield leaf.value
+
+
+def local_media(arguments: Any) -> list[str]:
+    """Each local file among them once."""
+    sources = [source for source in media_sources(arguments) if not is_remote(source)]
+    return list(dict.fromkeys(sources))
 
 
 def with_media(change: Callable[[str], Any], value: Any, name: str = "") -> Any:
@@ -10750,6 +10755,7 @@ class Route(NamedTuple):
 
     host: str
     path: str = ""
+    scheme: str = "https"
 
 
 ROUTES = {
@@ -10758,12 +10764,16 @@ ROUTES = {
     "batch": Route("queue.fal.run"),
     "run": Route("fal.run"),
     "stream": Route("fal.run", "/stream"),
-    "realtime": Route("fal.run", "/realtime"),
+    "realtime": Route("fal.run", "/realtime", "wss"),
 }
 
 
 class Order(NamedTuple):
-    """What the flags ask of a model: arguments, once the model's schema is known."""
+    """What the flags ask of a model: arguments, once the model's schema is known.
+
+    `arguments` are the model's already, as --arguments-json has them: they and the flags beside
+    them are sent unchecked. `rounds` is how often the arguments are sent.
+    """
 
     verb: str
     task: Task
@@ -10771,11 +10781,22 @@ class Order(NamedTuple):
     strict: bool = False
     no_schema: bool = False
     max_cost: float | None = None
+    arguments: Arguments | None = None
+    rounds: int = 1
 
     async def schema(self, endpoint_id: str) -> ModelSchema:
-        if self.no_schema:
+        """What the endpoint takes, or else the model whose stream or WebSocket it is."""
+        if self.no_schema or self.arguments is not None:
             return ModelSchema()
-        return await fetch_schema(endpoint_id)
+        schema = await fetch_schema(endpoint_id)
+        path = ROUTES[self.verb].path
+        model = endpoint_id.removesuffix(path)
+        is_unknown = schema.reason is not None and schema.reason.type == "not_found"
+        if is_unknown and path and model != endpoint_id and "/" in model:
+            schema_of_model = await fetch_schema(model)
+            if schema_of_model.input_schema is not None:
+                return schema_of_model
+        return schema
 
     def fit(self, schema: ModelSchema) -> Fit:
         """The arguments; raises a Failure that tells all problems at once."""
@@ -10799,8 +10820,11 @@ class Order(NamedTuple):
         for source in media_sources(fitted.arguments):
             if is_remote(source):
                 refuse_local_url(source)
-            else:
-                open_media_file(source)
+                continue
+            open_media_file(source)
+            if source not in fitted.local_files:
+                fitted.local_files.append(source)
+        fitted.arguments = {**(self.arguments or {}), **fitted.arguments}
         return fitted
 
     def _fitted_or_unchecked(self, schema: ModelSchema) -> Fit:
@@ -10823,6 +10847,8 @@ def new_order(verb: str, task: Task, asked: Arguments, checks: Arguments) -> Ord
     if in_pixels and in_words:
         flags = " ".join(map(flag_name, (*in_pixels, *in_words)))
         raise usage_error(f"a size is said in one way, not by all of {flags}")
+    if checks.get("strict") and "arguments" in checks:
+        raise usage_error("--strict checks arguments, and those of --arguments-json go unchecked")
     return Order(verb, task, asked, **checks)
 
 
@@ -10842,7 +10868,7 @@ def generate(
 ) -> Any:
     """Call an operation with what the flags ask of the model, or show what it would send."""
     asked = take(values, task.flags)
-    checks = take(values, CHECKS)
+    checks = take(values, (*CHECKS, ARGUMENTS_JSON, ROUNDS))
     order = new_order(verb, task, asked, checks)
     if dry_run:
         return plan_order(model, order, Options(**values))
@@ -10856,7 +10882,8 @@ async def plan_order(model: str, order: Order, options: Options) -> Fields:
         async with asyncio.timeout(options.client_timeout):
             schema = await order.schema(endpoint_id)
             fitted = order.fit(schema)
-            estimate, notes = await quote(endpoint_id, [fitted], order.max_cost)
+            calls = [fitted] * order.rounds
+            estimate, notes = await quote(endpoint_id, calls, order.max_cost)
     return plan_document(
         model,
         order,
@@ -10878,7 +10905,7 @@ def plan_document(
     notes: list[str],
 ) -> Fields:
     route = ROUTES[order.verb]
-    url = f"https://{route.host}/{model}"
+    url = f"{route.scheme}://{route.host}/{model}"
     path = options.sub_path(model, route.path).lstrip("/")
     if path:
         url += f"/{path}"
@@ -10909,10 +10936,14 @@ async def arguments_to_send(
         fitted = order.fit(await order.schema(endpoint_id))
         say_notes(fitted)
         if order.max_cost is not None:
-            reckoning = await affordable(endpoint_id, [fitted], order.max_cost)
+            calls = [fitted] * order.rounds
+            reckoning = await affordable(endpoint_id, calls, order.max_cost)
             job.price = reckoning.price
         arguments = fitted.arguments
-    job.uploads = await uploads.urls(arguments)
+        local_files = fitted.local_files
+    else:
+        local_files = local_media(arguments)
+    job.uploads = await uploads.urls(local_files)
     job.arguments = with_urls(job.uploads, arguments)
     return job.arguments
 
@@ -12439,45 +12470,50 @@ def encode_raw(file: str, *, content_type: str) -> Fields:
 @command(
     "realtime",
     MODEL,
+    *CHECKS,
+    *requiring(""),
     ARGUMENTS_JSON,
-    FLAGS_BY_DEST["seed"],
-    EXTRA_JSON,
     ROUNDS,
     PATH,
     CLIENT_TIMEOUT,
     *SAVE,
-    example='--model fal-ai/flux/schnell --arguments-json \'{"prompt": "A glowing orb"}\'',
+    example='--model fal-ai/flux/schnell --prompt "A glowing orb" --rounds 3',
 )
-async def realtime_session(
-    model: str,
-    arguments: Arguments,
-    *,
-    seed: int | None = None,
-    extra_json: Arguments | None = None,
-    rounds: int = 1,
-    **keywords: Any,
-) -> AsyncGenerator[Any, None]:
+def realtime(model: str, **values: Any) -> Any:
     """Send arguments over a WebSocket, once a round: one line of JSON for each answer.
 
     Binary values in an answer are printed as data URIs. --path replaces /realtime.
     """
+    content = ("prompt", "image_url", "arg", "extra_json", "arguments")
+    if not any(name in values for name in content):
+        message = "one of --prompt, --image-url, --arg and --arguments-json is required"
+        raise usage_error(message, "See realtime --help.")
+    return generate("realtime", realtime_session, T2I, model=model, **values)
+
+
+async def realtime_session(
+    model: str, arguments: Arguments | Order, *, rounds: int = 1, **keywords: Any
+) -> AsyncGenerator[Any, None]:
+    """Yield the answer to each round, its files saved."""
+    if isinstance(arguments, Order):
+        rounds = arguments.rounds
     options = Options(**keywords)
     job = options.new_job(model)
-    job.arguments = {**arguments, **present(seed=seed), **(extra_json or {})}
     path = options.sub_path(model, ROUTES["realtime"].path)
-    session = fal_session(job, options.client_timeout)
-    async with session, fal_client.realtime_async(model, path=path) as connection:
-        for answered in range(rounds):
-            answer = await realtime_round(job, connection)
-            if answer is None:
-                raise Failure(
-                    "connection_lost",
-                    f"fal closed the connection after {answered} of {rounds} answers",
-                )
-            job.answered(answer)
-            document = await save_media(job)
-            job.was_printed()
-            yield document
+    async with fal_session(job, options.client_timeout):
+        await arguments_to_send(job, arguments, options, Uploads())
+        async with fal_client.realtime_async(model, path=path) as connection:
+            for answered in range(rounds):
+                answer = await realtime_round(job, connection)
+                if answer is None:
+                    raise Failure(
+                        "connection_lost",
+                        f"fal closed the connection after {answered} of {rounds} answers",
+                    )
+                job.answered(answer)
+                document = await save_media(job)
+                job.was_printed()
+                yield document
 
 
 async def realtime_round(job: Job, connection: fal_client.AsyncRealtimeConnection) -> Any:

@@ -672,25 +672,58 @@ def test_include_deprecated_adds_the_deprecated_models(fal: Sandbox, cli: Cli) -
 # realtime
 
 
-REALTIME = {
-    "--model": ("fal-ai/flux",),
-    "--path": ("schnell/realtime",),
-    "--arguments-json": ('{"prompt": "An orb"}',),
-    "--seed": ("987654",),
-    "--extra-json": ('{"num_images": 1}',),
-    "--rounds": ("3",),
-}
-
-
-def test_realtime_sends_its_flags(fal: Sandbox, start: Starter) -> None:
-    flags = [flag for flag in flags_of("realtime") if flag not in LOCAL]
-    assert [flag for flag in flags if flag not in REALTIME] == []
-    words = (word for flag in flags for word in (flag, *REALTIME[flag]))
-    done = finished(start("realtime", *words))
+@pytest.mark.parametrize(
+    "local",
+    [("--arguments-json", "--prompt", *IN_PIXELS), ("--prompt-file", *IN_WORDS)],
+    ids=" ".join,
+)
+def test_realtime_sends_its_flags(
+    fal: Sandbox, start: Starter, tmp_path: Path, local: tuple[str, ...]
+) -> None:
+    (tmp_path / "prompt.txt").write_text("A prompt from a file\n")
+    values = {
+        **{flag: row.values for flag, row in ROWS.items()},
+        "--model": ("fal-ai/flux",),
+        "--path": ("schnell/realtime",),
+        "--arguments-json": ('{"prompt": "An orb", "acceleration": "none"}',),
+        "--num-inference-steps": ("4",),
+        "--width": ("640",),
+        "--height": ("384",),
+        "--rounds": ("3",),
+    }
+    left_out = {
+        "--arguments-json",
+        "--prompt",
+        "--prompt-file",
+        *IN_PIXELS,
+        *IN_WORDS,
+        *LOCAL,
+    } - {*local}
+    flags = [flag for flag in flags_of("realtime") if flag not in left_out]
+    words = [word for flag in flags for word in (flag, *values[flag])]
+    done = finished(start("realtime", *words, "--no-schema"))
     assert done.status == 0, done.stderr
     (socket,) = [request for request in fal.requests if request.method == "WEBSOCKET"]
     assert socket.path == "/fal-ai/flux/schnell/realtime"
-    assert socket.messages == [{"prompt": "An orb", "seed": 987654, "num_images": 1}] * 3
+    expected = {
+        "negative_prompt": "no fog",
+        "image_url": PICTURE,
+        "duration": 6.5,
+        "num_images": 3,
+        "seed": 987654,
+        "guidance_scale": 4.25,
+        "num_inference_steps": 4,
+        "loras": [{"path": "a"}],
+        "scheduler": {"k": [1]},
+    }
+    if "--prompt" in local:
+        expected["prompt"] = "A red kite"
+        expected["acceleration"] = "none"
+        expected["image_size"] = {"width": 640, "height": 384}
+    else:
+        expected["prompt"] = "A prompt from a file"
+        expected.update(aspect_ratio="21:9", resolution="2K")
+    assert socket.messages == [expected] * 3
     assert [line["seed"] for line in done.lines] == [987654] * 3
     assert done.lines[0]["images"][0]["content"].startswith("data:image/jpeg;base64,")
 
@@ -702,7 +735,6 @@ def test_realtime_sends_its_flags(fal: Sandbox, start: Starter) -> None:
         ("--hint", "runner-7"),
         ("--start-timeout", "77"),
         ("--webhook-url", "https://example.com/hook"),
-        ("--prompt", "An orb"),
     ],
 )
 def test_realtime_refuses_what_it_cannot_send(
