@@ -1924,11 +1924,17 @@ CHECKS = (
 )
 
 PATH = delivery_flag("--path PATH", "sub-path of the endpoint", read_path)
-CLIENT_TIMEOUT = delivery_flag(
-    "--client-timeout SECONDS",
-    "give up then (status 5); subscribe-* and batch-* cancel their jobs",
-    read_positive,
-)
+CLIENT_TIMEOUT = delivery_flag("--client-timeout SECONDS", "give up then (status 5)", read_positive)
+
+
+def giving_up(consequence: str) -> Flag:
+    """--client-timeout of a command, with what becomes of the job then."""
+    return CLIENT_TIMEOUT._replace(help=f"{CLIENT_TIMEOUT.help}; {consequence}")
+
+
+LEAVING_THE_JOB = giving_up("a job that fal has goes on, and is billed")
+LOOKING_ON = giving_up("the job goes on")
+CANCELLING = giving_up("a job that fal has is cancelled, unless --keep is given")
 QUEUE = (
     PATH,
     delivery_flag(
@@ -1942,7 +1948,6 @@ QUEUE = (
     delivery_flag(
         "--start-timeout SECONDS", "more than 1; the job must start within this time", read_above_1
     ),
-    CLIENT_TIMEOUT,
 )
 WEBHOOK_URL = delivery_flag("--webhook-url URL", "URL that fal posts the result to", read_web_url)
 KEEP = delivery_flag("--keep", "leave jobs running at fal if this command is stopped")
@@ -1984,6 +1989,7 @@ BATCH = (
     *AGAIN,
     *SAVE,
 )
+NO_LOGS = output_flag("--no-logs", "the status alone, without the lines that the job has logged")
 NO_WAIT = delivery_flag("--no-wait", "fail at once if the job has not ended")
 ROUNDS = delivery_flag(
     "--rounds N", "how often to send the arguments (default 1)", read_positive_int
@@ -12219,7 +12225,7 @@ def generation(verb: str, *flags: Flag, example: str = "") -> Callable[[Operatio
     return register
 
 
-@generation("submit", *QUEUE, WEBHOOK_URL, example="--priority low")
+@generation("submit", *QUEUE, LEAVING_THE_JOB, WEBHOOK_URL, example="--priority low")
 async def submit_job(model: str, arguments: Arguments | Order, **keywords: Any) -> Fields:
     """Queue a job and give its request id at once: {"request_id", "model"}.
 
@@ -12236,6 +12242,7 @@ async def submit_job(model: str, arguments: Arguments | Order, **keywords: Any) 
 @generation(
     "subscribe",
     *QUEUE,
+    CANCELLING,
     KEEP,
     *SAVE,
     example="--output results/",
@@ -12255,7 +12262,7 @@ async def subscribe_job(model: str, arguments: Arguments | Order, **keywords: An
     )
 
 
-@generation("run", *QUEUE, *SAVE)
+@generation("run", *QUEUE, LEAVING_THE_JOB, *SAVE)
 async def run_job(model: str, arguments: Arguments | Order, **keywords: Any) -> Any:
     """Run a model in a single HTTP call, without the queue, and give its response.
 
@@ -12275,7 +12282,7 @@ async def run_job(model: str, arguments: Arguments | Order, **keywords: Any) -> 
         return await save_media(job)
 
 
-@generation("stream", *QUEUE, *SAVE)
+@generation("stream", *QUEUE, LEAVING_THE_JOB, *SAVE)
 async def stream_job(
     model: str, arguments: Arguments | Order, **keywords: Any
 ) -> AsyncGenerator[Any, None]:
@@ -12336,11 +12343,12 @@ async def stream_events(job: Job, events: AsyncIterator[Any]) -> AsyncGenerator[
     "status",
     MODEL_OF_JOB,
     REQUEST_ID,
-    CLIENT_TIMEOUT,
+    NO_LOGS,
+    LOOKING_ON,
     example=JOB_EXAMPLE,
 )
 async def check_status(
-    model: str, request_id: str, *, client_timeout: float | None = None
+    model: str, request_id: str, *, no_logs: bool = False, client_timeout: float | None = None
 ) -> Fields:
     """Show where a job is: {"request_id", "model", "status", "logs", ...}.
 
@@ -12350,12 +12358,15 @@ async def check_status(
     job = job_of_list(model, request_id)
     job.patience = GLANCE_LIMIT
     async with fal_session(job, client_timeout):
-        status = await fal_client.status_async(model, request_id, with_logs=True)
+        status = await fal_client.status_async(model, request_id, with_logs=not no_logs)
         job.ended(status)
+        fields = status_fields(status)
+        if no_logs:
+            del fields["logs"]
         return {
             "request_id": request_id,
             "model": model,
-            **status_fields(status),
+            **fields,
         }
 
 
@@ -12364,7 +12375,7 @@ async def check_status(
     MODEL_OF_JOB,
     REQUEST_ID,
     NO_WAIT,
-    CLIENT_TIMEOUT,
+    LOOKING_ON,
     *SAVE,
     example=f"{JOB_EXAMPLE} --output pictures/",
 )
@@ -12390,7 +12401,7 @@ async def fetch_result(
     "cancel",
     MODEL_OF_JOB,
     REQUEST_ID,
-    CLIENT_TIMEOUT,
+    LOOKING_ON,
     example=JOB_EXAMPLE,
 )
 async def cancel_job(model: str, request_id: str, *, client_timeout: float | None = None) -> Fields:
@@ -12475,7 +12486,7 @@ def encode_raw(file: str, *, content_type: str) -> Fields:
     ARGUMENTS_JSON,
     ROUNDS,
     PATH,
-    CLIENT_TIMEOUT,
+    LEAVING_THE_JOB,
     *SAVE,
     example='--model fal-ai/flux/schnell --prompt "A glowing orb" --rounds 3',
 )
@@ -12536,6 +12547,7 @@ async def realtime_round(job: Job, connection: fal_client.AsyncRealtimeConnectio
     *T2I.many,
     *T2I.shared,
     *QUEUE,
+    CANCELLING,
     *BATCH,
     example=T2I.batch_example,
 )
@@ -12556,6 +12568,7 @@ def batch_text_to_image(
     *I2V.many,
     *I2V.shared,
     *QUEUE,
+    CANCELLING,
     *BATCH,
     example=I2V.batch_example,
 )

@@ -134,6 +134,7 @@ LOCAL = {
     "--retry-unknown": "test_what_is_in_doubt_is_repeated_on_request_alone",
     "--retry-failed": "test_what_failed_is_repeated_on_request_alone",
     "--json": "test_json_makes_a_document_of_text",
+    "--no-logs": "test_no_logs_asks_for_none",
     "--no-wait": "test_no_wait_fails_while_the_job_runs",
     "--categories": "test_categories_counts_the_active_models",
     "--no-schema": "test_no_schema_neither_asks_nor_applies",
@@ -650,6 +651,25 @@ def test_no_wait_fails_while_the_job_runs(fal: Sandbox, cli: Cli) -> None:
     assert (done.status, done.stdout) == (1, "")
     assert done.error["retryable"] is True
     assert done.error["request_id"] == submitted.json["request_id"]
+
+
+def test_no_logs_asks_for_none(fal: Sandbox, cli: Cli) -> None:
+    cli("subscribe-t2i", "--model", "fal-ai/flux/dev", "--prompt", "A kite")
+    (request_id,) = fal.jobs
+    job = ("--model", "fal-ai/flux/dev", "--request-id", request_id)
+    assert cli("status", *job).json["logs"]
+    status = cli("status", *job, "--no-logs").json
+    assert (status["status"], "logs" in status) == ("COMPLETED", False)
+    assert fal.requests[-1].query.get("logs", "0").lower() in ("0", "false")
+
+
+@pytest.mark.parametrize("command", LATE)
+def test_a_time_limit_speaks_of_its_command_alone(command: str) -> None:
+    (text,) = [
+        flag.help for flag in skill_fal.COMMANDS[command].flags if flag.name == "--client-timeout"
+    ]
+    may_cancel = command.startswith(("subscribe", "batch"))
+    assert ("cancel" in text, "-*" in text) == (may_cancel, False)
 
 
 def test_categories_counts_the_active_models(fal: Sandbox, cli: Cli) -> None:
