@@ -453,7 +453,7 @@ def test_what_cannot_be_recorded_is_not_sent(
 
 @pytest.mark.parametrize("seed", range(3), ids=lambda seed: f"seed {seed}")
 def test_a_batch_that_is_killed_again_and_again(
-    fal: Sandbox, cli: Cli, start: Starter, seed: int
+    fal: Sandbox, cli: Cli, start: Starter, clock: Clock, seed: int
 ) -> None:
     """Every prompt gets one result for one job, but for those whose submission was cut short:
     these are reported, and whoever looks at fal knows whether to submit them again.
@@ -468,7 +468,8 @@ def test_a_batch_that_is_killed_again_and_again(
     argv = ("batch-t2i", *JOURNAL, "--prompts", *prompts, "--no-schema")
     kills, done = 0, None
     while done is None:
-        done = run_until_killed(start(*argv), fal, chance.randint(6, 20))
+        child = start(*argv, env=clock.env(LEAP))
+        done = run_until_killed(child, fal, chance.randint(6, 20))
         kills += done is None
     assert kills > 0
     accepted = Counter(job.arguments["prompt"] for job in fal.jobs.values())
@@ -485,10 +486,15 @@ def test_a_batch_that_is_killed_again_and_again(
 
 
 def run_until_killed(child: subprocess.Popen[str], fal: Sandbox, requests: int) -> Outcome | None:
-    """The outcome of a process, or None if it was killed, once fal has got so many requests."""
-    enough = len(fal.requests) + requests
-    wait_for(lambda: len(fal.requests) >= enough, child)
-    if len(fal.requests) < enough:
+    """The outcome of a process, or None if it was killed, once fal has got so many requests
+    about jobs."""
+
+    def came() -> int:
+        return sum(request.host == QUEUE for request in fal.requests)
+
+    enough = came() + requests
+    wait_for(lambda: came() >= enough, child)
+    if came() < enough:
         return finished(child)
     child.kill()
     child.communicate()
