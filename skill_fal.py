@@ -37,6 +37,7 @@ first, the wire in the middle, the commands after what they call. Output and fai
     Files to send         written whole or not at all, pictures read, files uploaded
     Files in answers      what JSON names and holds, and where the user wants it
     Fetching and saving   files of a response, under free names
+    Results to look at    the gallery of a command's jobs: a page, or a contact sheet
     Search and prices     models, what they take, prices, estimates
     Jobs and batches      options, orders, following a job, many jobs at once
     All in order?         what --check looks at, and what is wrong with it
@@ -147,6 +148,7 @@ if TYPE_CHECKING:
     import fcntl
     import gc
     import hashlib
+    import html
     import http.cookiejar as cookiejar
     import importlib.metadata as distributions
     import ipaddress
@@ -168,7 +170,7 @@ if TYPE_CHECKING:
     import PIL
     import pillow_heif
     import websockets
-    from PIL import Image, ImageChops, ImageOps
+    from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 
     IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 else:
@@ -183,16 +185,20 @@ else:
     fcntl = Lazy("fcntl")  # which Windows has not
     gc = Lazy("gc")
     hashlib = Lazy("hashlib")
+    html = Lazy("html")
     httpx = Lazy("httpx")
     httpx_sse = Lazy("httpx_sse")  # which fal-client reads streams with
     Image = Lazy("PIL.Image")
     ImageChops = Lazy("PIL.ImageChops")
+    ImageDraw = Lazy("PIL.ImageDraw")
+    ImageFont = Lazy("PIL.ImageFont")
     ImageOps = Lazy("PIL.ImageOps")
     ipaddress = Lazy("ipaddress")
     logging = Lazy("logging")
     mimetypes = Lazy("mimetypes")
     PIL = Lazy("PIL")
     pillow_heif = Lazy("pillow_heif")  # which reads HEIC, where it is installed
+    PngImagePlugin = Lazy("PIL.PngImagePlugin")
     random = Lazy("random")
     shutil = Lazy("shutil")
     socket = Lazy("socket")
@@ -422,11 +428,13 @@ class Job:
             record(state, **facts)
 
     def fails(self, failure: Failure) -> None:
-        """Tell all records what went wrong, and what it means for the job."""
+        """Tell all records what went wrong, and what it means for the job; and show it."""
         state = self._state_after(failure)
         if state is not None:
             error = {"type": failure.type, "message": cut(failure.message)}
             self.tell(state, error=error)
+        if self.saving is not None:
+            self.saving.show(self, failure)
 
     def _state_after(self, failure: Failure) -> JobState | None:
         """Where a failure leaves the job; None if it tells nothing about the job."""
@@ -802,6 +810,8 @@ ZIP = "application/zip"
 GZIP = "application/gzip"
 PAGE = "text/html"
 PAGE_EXTENSIONS = (".html", ".htm", ".xhtml", ".xht", ".shtml")
+GALLERY_PAGES = (".html", ".htm")
+GALLERY_SHEETS = (".png", ".jpg", ".jpeg")
 # Containers whose first bytes may leave open what is in them, with the usual content.
 FAMILIES = {
     "iso media": "video/mp4",
@@ -1716,6 +1726,18 @@ def read_journal_path(path: str) -> str:
     return path
 
 
+def read_gallery_path(path: str) -> str:
+    """The name of a page or a picture to be, in a folder that is there or can be made."""
+    path = home_path(path)
+    check_output_path(path)
+    extension = os.path.splitext(path)[1].lower()
+    if extension not in (*GALLERY_PAGES, *GALLERY_SHEETS):
+        extensions = ", ".join((*GALLERY_PAGES, *GALLERY_SHEETS))
+        raise usage_error(f"the name ends in none of {extensions}: {path!r}")
+    check_folder(os.path.dirname(absolute_path(path)))
+    return path
+
+
 def read_output_place(text: str) -> Target:
     """A folder, a file name or a template; see Target."""
     return Target(text)
@@ -1969,6 +1991,13 @@ SAVE = (
     output_flag(
         "--metadata",
         "write beside each file a .json with what made it: model, arguments, seed, ...",
+    ),
+    output_flag(
+        "--gallery FILE",
+        "show the saved files with their prompts in one page (FILE ends in .html) or picture (.png,"
+        " .jpg), written anew as each job ends; without --output they are saved to the current"
+        " folder",
+        read_gallery_path,
     ),
 )
 AGAIN = (
@@ -5932,8 +5961,9 @@ def failures(job: Job) -> Iterator[None]:
             raise  # a bug of ours, which keeps its traceback
         if failure is None:
             failure = unexpected_answer(exc)
+        failure.happened_to(job)
         job.fails(failure)
-        raise failure.happened_to(job) from exc
+        raise failure from exc
 
 
 # The packages that read what fal answers, and those that read pictures.
@@ -5961,7 +5991,7 @@ def seconds_from_now(seconds: float) -> float:
 @contextlib.asynccontextmanager
 async def fal_session(job: Job, seconds: float | None = None) -> AsyncIterator[None]:
     """Have fal_client's async functions ready for one job, for so many seconds at most."""
-    with failures(job):
+    with completing_gallery(job), failures(job):
         async with CONNECTION.opened_with_key():
             if CURRENT_JOB.get(None) is None:
                 RUN.job = job
@@ -6657,6 +6687,11 @@ class JobRecord:
 
 def topic_of(asked: Arguments, arguments: Any) -> str:
     """The start of the prompt of a job, or else of the address of its picture."""
+    return whole_topic_of(asked, arguments)[:MAX_ABOUT]
+
+
+def whole_topic_of(asked: Arguments, arguments: Any) -> str:
+    """The prompt of a job, or else the address of its picture."""
     texts = [
         asked.get("prompt"),
         descend(arguments, ["prompt"]),
@@ -6665,7 +6700,7 @@ def topic_of(asked: Arguments, arguments: Any) -> str:
     ]
     for text in texts:
         if is_text(text) and text.strip():
-            return without_data(redact(text))[:MAX_ABOUT]
+            return without_data(redact(text))
     return ""
 
 
@@ -8199,8 +8234,8 @@ class Saving:
     """What becomes of the files of a result; the keywords are those of the output flags.
 
     `output` is a folder, a file name or a template, `max_bytes` the most that a file may have;
-    with `media`, files go to the current folder if nothing else is said, and of a stream only the
-    last event counts.
+    with `media` or a `gallery`, files go to the current folder if nothing else is said, and with
+    `media` only the last event of a stream counts.
     """
 
     def __init__(
@@ -8210,11 +8245,14 @@ class Saving:
         max_bytes: int | None = None,
         media: bool = False,
         metadata: bool = False,
+        gallery: str | None = None,
     ) -> None:
-        if output is None and media:
+        if output is None and (media or gallery):
             output = "."
         if output is None and (overwrite or max_bytes or metadata):
-            raise usage_error("--overwrite, --max-bytes and --metadata need --output or --media")
+            raise usage_error(
+                "--overwrite, --max-bytes and --metadata need --output, --media or --gallery"
+            )
         self.target = Target(output) if isinstance(output, str) else output
         self.overwrite = overwrite
         self.max_bytes = max_bytes or MAX_BYTES
@@ -8223,7 +8261,12 @@ class Saving:
         self._names: set[str] = set()  # given to files by this command, in folded case
         self._reserved: list[str] = []  # of the names that are being given
         self._counts: dict[str, int] = {}  # by a folded name: no lower number of it is free
+        self.gallery = Gallery(gallery, overwrite) if gallery else None
         file = self.target.file if self.target else None
+        if self.gallery:
+            self._names.add(self.gallery.path.casefold())
+            if file and absolute_path(file).casefold() in self._names:
+                raise usage_error(f"--output and --gallery name the same file: {file}")
         if file and not self._is_free(absolute_path(file)):
             hint = "Name another file, or add --overwrite."
             raise usage_error(
@@ -8244,6 +8287,12 @@ class Saving:
                 raise
             remember_as_ours(paths)
             return paths
+
+    def show(self, job: Job, failure: Failure | None = None) -> None:
+        """Show in the gallery what became of a job, unless the command ends before it is sent."""
+        is_known = job.paid or job.request_id is not None or job.index is not None
+        if self.gallery is not None and (is_known or failure is None):
+            self.gallery.show(job, failure)
 
     def keep(self, files: Iterable[Fields]) -> None:
         """Give none of these names away: they are those of other jobs' files."""
@@ -8911,16 +8960,21 @@ async def save_media(job: Job) -> Any:
     document[SAVED_FILES] = saved
     job.unprinted = [document]
     saved += earlier_files(job, saving)
-    if saved:
-        if saving.metadata:
-            note("files that an earlier run has saved get no metadata now")
-        return document
-    job.hint = fetch_hint(job, saving, saving.target)
-    lost = await save_files(job, saving, response, saved)
-    if lost:
-        raise lost_files_failure(job, saving, saving.target, saved, lost)
-    job.tell(JobState.DONE, saved=[saving.target.text, saved])
+    if not saved:
+        await save_all(job, saving, saving.target, saved)
+    elif saving.metadata:
+        note("files that an earlier run has saved get no metadata now")
+    saving.show(job)
     return document
+
+
+async def save_all(job: Job, saving: Saving, target: Target, saved: Saved) -> None:
+    """Save the files of a job's response; a Failure if any is lost."""
+    job.hint = fetch_hint(job, saving, target)
+    lost = await save_files(job, saving, job.response, saved)
+    if lost:
+        raise lost_files_failure(job, saving, target, saved, lost)
+    job.tell(JobState.DONE, saved=[target.text, saved])
 
 
 def lost_files_failure(
@@ -9076,15 +9130,15 @@ def origin(job: Job, facts: Fields) -> Fields:
 # What was saved, and how to fetch it again
 
 
-def saved_paths(document: Any) -> list[str]:
-    """The paths of what was saved of a response, or of that in a line of a batch."""
+def saved_in(document: Any) -> list[Fields]:
+    """What was saved of a response, or of that in a line of a batch."""
     if not isinstance(document, dict):
         return []
     for holder in (document, document.get("result")):
         if isinstance(holder, dict):
             files = holder.get(SAVED_FILES)
             if isinstance(files, Saved):
-                return [file["path"] for file in files]
+                return files
     return []
 
 
@@ -9127,6 +9181,701 @@ def fetch_hint(
     if saving.media:
         flags.append("--media")
     return f"Fetch them again: {result_command(job.model, job.request_id, *flags)}"
+
+
+# ---------------------------------------------------------------------------------------------
+# Results to look at: the gallery of a command's jobs, as a page or as a contact sheet. Texts in it
+# come from strangers: they are escaped, and the page runs nothing.
+# ---------------------------------------------------------------------------------------------
+
+GALLERY_MARK = f"gallery of {PROGRAM}"  # among the first bytes of a file of ours
+MARK_WITHIN = 4096  # bytes
+GALLERY_SHARE = 0.05  # of the time goes into writing a gallery, at most
+MAX_SHOWN = 5000  # characters of a text
+MAX_HEADING = 140
+
+# What browsers show in a page; clips and sounds they play as far as they can.
+PICTURES_OF_BROWSERS = (
+    "image/jpeg",
+    "image/png",
+    "image/gif",
+    "image/webp",
+    "image/avif",
+    "image/bmp",
+    "image/svg+xml",
+    "image/x-icon",
+)
+
+# What steers the direction of a text, or is no character that can be shown; a mark stands for it.
+STEERING = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff\ufff9-\ufffb\ufffe\uffff"
+    "\U000e0000-\U000e007f]"
+)
+
+GALLERY_STYLE = """
+:root {
+  color-scheme: light dark;
+  --paper: #f5f5f3; --card: #ffffff; --ink: #1d1f21; --dim: #5c6166; --line: #dcdcd8;
+  --link: #0b57b0; --bad: #a3231a; --shade: #ececea;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #141517; --card: #1e2023; --ink: #e9e9e7; --dim: #a4a9ae; --line: #34373b;
+    --link: #8bbcff; --bad: #ff9a8f; --shade: #111214;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 1.25rem clamp(0.75rem, 2.5vw, 2rem) 3rem; max-width: 120rem;
+  background: var(--paper); color: var(--ink);
+  font: 1rem/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+  overflow-wrap: anywhere;
+}
+header { margin: 0 0 1rem; }
+h1 { font-size: 1.25rem; margin: 0; }
+header p { margin: 0.1rem 0 0; color: var(--dim); }
+main {
+  display: grid; gap: 1rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr));
+}
+main.lone { grid-template-columns: minmax(0, 1fr); }
+article {
+  min-width: 0; overflow: hidden; display: flex; flex-direction: column;
+  background: var(--card); border: 1px solid var(--line); border-radius: 0.6rem;
+}
+.files {
+  display: grid; gap: 1px; background: var(--line);
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 9rem), 1fr));
+}
+.lone .files { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
+figure { margin: 0; min-width: 0; display: flex; flex-direction: column; background: var(--card); }
+.view { display: flex; flex: 1; align-items: center; background: var(--shade); }
+img, video { display: block; width: 100%; height: auto; max-height: 80vh; object-fit: contain; }
+audio { width: calc(100% - 1rem); margin: 1rem 0.5rem; }
+figcaption { padding: 0.45rem 0.9rem; font-size: 0.8125rem; color: var(--dim); }
+.size { white-space: nowrap; }
+.text { padding: 0.7rem 0.9rem 0.9rem; border-top: 1px solid var(--line); }
+.failed .text { border-top: 0; }
+.failed .files + .text { border-top: 1px solid var(--line); }
+h2 { font-size: 1rem; font-weight: 600; line-height: 1.35; margin: 0; }
+.number {
+  display: inline-block; min-width: 1.6em; padding: 0 0.4em; margin-inline-end: 0.15em;
+  border-radius: 0.8em; background: var(--ink); color: var(--card);
+  font-size: 0.8125rem; text-align: center; font-variant-numeric: tabular-nums;
+}
+summary { cursor: pointer; color: var(--link); font-size: 0.8125rem; margin-top: 0.3rem; }
+details p {
+  margin: 0.4rem 0 0; padding: 0.5rem 0.7rem; max-height: 16rem; overflow: auto;
+  white-space: pre-wrap; background: var(--shade); border-radius: 0.4rem; font-size: 0.875rem;
+}
+.wrong { margin: 0.5rem 0 0; color: var(--bad); }
+.hint { margin: 0.2rem 0 0; color: var(--dim); font-size: 0.875rem; }
+dl {
+  display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.1rem 0.8rem;
+  margin: 0.6rem 0 0; font-size: 0.8125rem;
+}
+dt { color: var(--dim); }
+dd { margin: 0; }
+a { color: var(--link); }
+:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; border-radius: 0.2rem; }
+.view a:focus-visible { outline-offset: -3px; }
+"""
+
+GALLERY_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="generator" content="{mark}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="referrer" content="no-referrer">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{summary}</title>
+<style>{style}</style>
+</head>
+<body>
+<header>
+<h1>Results</h1>
+<p>{summary}</p>
+</header>
+<main{form}>
+{articles}
+</main>
+</body>
+</html>
+"""
+
+
+class GalleryFile(NamedTuple):
+    """A file that was saved, as a gallery shows it."""
+
+    path: str
+    content_type: str
+    size: int  # bytes
+    pixels: tuple[int, int] | None  # width and height, where Pillow can tell
+    number: int  # as {index} in --output
+    is_flagged: bool  # by the model's content checker
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
+
+class GalleryEntry(NamedTuple):
+    """What a gallery shows of a job, or of one answer to it; the texts are as strangers have
+    written them, but without secrets.
+    """
+
+    label: str  # the number of a job of a batch
+    topic: str  # the prompt, if there is any
+    facts: Mapping[str, str]  # in words, by their names
+    files: Sequence[GalleryFile]
+    error: str | None = None
+    hint: str | None = None
+
+
+def gallery_entry(job: Job, failure: Failure | None) -> GalleryEntry:
+    """What there is to show of a job that has ended, or failed."""
+    label = ""
+    if job.index is not None:
+        label = str(job.index)
+    sources = as_list(job.asked.get("image_url") or [])
+    facts = {
+        "Made from": ", ".join(map(without_data, sources)),
+        "Endpoint": job.endpoint,
+        "Seed": answered_or_sent(job, "seed"),
+        "Request id": job.request_id or job.answer_id,
+        "Billed": billed_in_words(job),
+    }
+    words = {name: cut(str(fact)) for name, fact in facts.items() if fact not in (None, "")}
+    saved = []
+    for document in job.unprinted[:1]:
+        saved = saved_in(document)
+    files = [gallery_file(job, facts, position) for position, facts in enumerate(saved)]
+    entry = GalleryEntry(label, topic_in_gallery(job), words, files)
+    if failure is None:
+        return entry
+    return entry._replace(error=cut(failure.message), hint=advice(failure))
+
+
+def gallery_file(job: Job, facts: Arguments, position: int) -> GalleryFile:
+    """A row of the saved files, and what the file itself tells."""
+    number = position
+    if job.index is not None:
+        number = job.index
+    return GalleryFile(
+        path=facts["path"],
+        content_type=str(facts.get("content_type")),
+        size=facts["bytes"],
+        pixels=pixels_in_file(facts["path"]),
+        number=number,
+        is_flagged=bool(facts.get("flagged")),
+    )
+
+
+def topic_in_gallery(job: Job) -> str:
+    """The prompt of a job, or what else it is about, as far as anybody knows."""
+    topic = whole_topic_of(job.asked, job.arguments)
+    if not topic and isinstance(job.response, dict):
+        topic = whole_topic_of(job.response, {})
+    if not topic and job.index is None:
+        known = RUN.history.find(job.request_id) or {}
+        topic = str(known.get("about") or "")
+    return cut(topic, MAX_SHOWN)
+
+
+def pixels_in_file(path: str) -> tuple[int, int] | None:
+    """Width and height of a picture; None for what is none, or none that is read here."""
+    try:
+        with open_regular_file(path) as file, picture(path, file) as image:
+            return image.size
+    except Failure:
+        return None
+
+
+class Gallery:
+    """A file that shows what became of the jobs of a command, as a page or as a contact sheet.
+
+    It is written anew as each job ends, whole or not at all. No more than GALLERY_SHARE of the time
+    goes into that: a job that ends too soon after the last writing waits for its turn, or for the
+    end of the command. What cannot be written costs a note, and the command's exit status.
+    """
+
+    def __init__(self, path: str, overwrite: bool = False) -> None:
+        self.path = absolute_path(read_gallery_path(path))
+        self.failure: Failure | None = None
+        self.expected = 1  # jobs
+        self.shows_files = False
+        self._overwrite = overwrite
+        self._failed: dict[int, bool] = {}  # by the places of the entries
+        self._is_due = False
+        self._may_write_at = 0.0  # in the event loop's seconds
+        self._turn: asyncio.TimerHandle | None = None
+        self._view: Page | Sheet = Page(os.path.dirname(self.path))
+        if path.lower().endswith(GALLERY_SHEETS):
+            self._view = Sheet(path)
+        self._refuse_foreign()
+
+    def _refuse_foreign(self) -> None:
+        """Leave alone what is no gallery of ours."""
+        if not os.path.lexists(self.path) or self._overwrite:
+            return
+        with open_regular_file(self.path) as file:
+            if GALLERY_MARK.encode() in file.read(MARK_WITHIN):
+                return
+        hint = "Name another file, or add --overwrite."
+        raise usage_error(f"--gallery: {self.path} exists, and is no gallery", hint)
+
+    def show(self, job: Job, failure: Failure | None = None) -> None:
+        """Show what became of a job; the last word on it counts."""
+        place = self._place_of(job)
+        entry = gallery_entry(job, failure)
+        self._failed[place] = failure is not None
+        self._view.add(place, entry)
+        self.shows_files = self.shows_files or bool(entry.files)
+        self._is_due = True
+        self._write_in_turn()
+
+    def _place_of(self, job: Job) -> int:
+        """That of the job in its batch; elsewhere behind the other answers. A failure that is not
+        the end gives its place away.
+        """
+        if job.index is not None:
+            return job.index
+        last = len(self._failed) - 1
+        if self._failed.get(last):
+            return last
+        return last + 1
+
+    def _write_in_turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._turn is None and loop.time() < self._may_write_at:
+            self._turn = loop.call_at(self._may_write_at, self.complete)
+        elif self._turn is None:
+            self.complete()
+
+    def complete(self) -> None:
+        """Write what is not written yet."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        if not self._is_due:
+            return
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self.failure = None
+        try:
+            self._write()
+        except (OSError, Failure) as exc:
+            message = f"the gallery cannot be written: {reason_of(exc)}"
+            note(message)
+            self.failure = Failure("write_failed", message)
+        self._is_due = False
+        self._may_write_at = loop.time() + (loop.time() - began) / GALLERY_SHARE
+
+    def _write(self) -> None:
+        self._refuse_foreign()
+        content = self._view.content(self._summary())
+        with PartFile(os.path.dirname(self.path)) as part:
+            part.write(content)
+            part.finish()
+            part.rename(self.path)
+
+    def _summary(self) -> str:
+        """How many jobs have ended, and how."""
+        ended = len(self._failed)
+        text = number_of(ended, "job")
+        if ended < self.expected:
+            text = f"{ended} of {number_of(self.expected, 'job')}"
+        failed = sum(self._failed.values())
+        if failed:
+            text += f", {failed} failed"
+        return f"{text} · {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC"
+
+
+@contextlib.contextmanager
+def completing_gallery(job: Job) -> Iterator[None]:
+    """Have the gallery of a command complete when its job ends, or all jobs of its batch."""
+    gallery = None
+    if job.index is None and job.saving is not None:
+        gallery = job.saving.gallery
+    if gallery is None:
+        yield
+        return
+    try:
+        yield
+    finally:
+        gallery.complete()
+    if gallery.failure is not None:
+        raise gallery.failure.happened_to(job)
+
+
+# A page
+
+
+class Page:
+    """A gallery for browsers, which needs nothing but the files: links to them are relative to the
+    page's folder.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._articles: dict[int, str] = {}
+
+    def add(self, place: int, entry: GalleryEntry) -> None:
+        self._articles[place] = article(entry, self._folder)
+
+    def content(self, summary: str) -> bytes:
+        form = ""
+        if len(self._articles) == 1:
+            form = ' class="lone"'
+        text = GALLERY_PAGE.format(
+            mark=GALLERY_MARK,
+            policy=gallery_policy(),
+            style=GALLERY_STYLE,
+            summary=as_html(summary),
+            form=form,
+            articles="\n".join(self._articles[place] for place in sorted(self._articles)),
+        )
+        return text.encode()
+
+
+def gallery_policy() -> str:
+    """What the page may do: show files beside it, on a disk or on a server, in its own style."""
+    digest = base64.b64encode(hashlib.sha256(GALLERY_STYLE.encode()).digest()).decode()
+    return (
+        "default-src 'none'; img-src 'self' file:; media-src 'self' file:;"
+        f" style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def as_html(text: str) -> str:
+    """A text of whoever has written it, for a page: it ends no element, attribute or direction."""
+    return html.escape(STEERING.sub(mark_of_character, text.replace("\r\n", "\n")))
+
+
+def mark_of_character(match: re.Match[str]) -> str:
+    return f"[U+{ord(match[0]):04X}]"
+
+
+def article(entry: GalleryEntry, folder: str) -> str:
+    """One job: its files, what it is about, what went wrong, and facts."""
+    form = ""
+    if entry.error is not None:
+        form = ' class="failed"'
+    parts = [f"<article{form}>"]
+    if entry.files:
+        figures = "\n".join(figure(file, entry, folder) for file in entry.files)
+        parts.append(f'<div class="files">\n{figures}\n</div>')
+    parts += ['<div class="text">', heading(entry)]
+    if len(entry.topic) > MAX_HEADING:
+        parts.append(
+            "<details><summary>The whole prompt</summary>"
+            f'<p dir="auto">{as_html(entry.topic)}</p></details>'
+        )
+    if entry.error is not None:
+        parts.append(f'<p class="wrong">Failed: <bdi>{as_html(entry.error)}</bdi></p>')
+    if entry.hint is not None:
+        parts.append(f'<p class="hint"><bdi>{as_html(entry.hint)}</bdi></p>')
+    if not entry.files and entry.error is None:
+        parts.append('<p class="hint">The answer has no file.</p>')
+    parts += [fact_list(entry.facts), "</div>", "</article>"]
+    return "\n".join(parts)
+
+
+def heading(entry: GalleryEntry) -> str:
+    """The number of a job of a batch, and the start of what the job is about."""
+    number = ""
+    if entry.label:
+        number = f'<span class="number">{entry.label}</span> '
+    topic = entry.topic or "Without a prompt"
+    if len(topic) > MAX_HEADING:
+        topic = f"{topic[:MAX_HEADING].rstrip()}…"
+    return f"<h2>{number}<bdi>{as_html(topic)}</bdi></h2>"
+
+
+def fact_list(facts: Mapping[str, str]) -> str:
+    rows = [f"<dt>{name}</dt><dd><bdi>{as_html(words)}</bdi></dd>" for name, words in facts.items()]
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def figure(file: GalleryFile, entry: GalleryEntry, folder: str) -> str:
+    """A file as a browser shows or plays it, and a link to it."""
+    link = html.escape(relative_url(file.path, folder))
+    words = [f'<a href="{link}"><bdi>{as_html(redact(file.name))}</bdi></a>']
+    if len(entry.files) > 1 and not entry.label:
+        words.insert(0, f'<span class="number">{file.number}</span>')
+    words.append(f'<span class="size">{", ".join(size_of_file(file))}</span>')
+    lines = [f"<figcaption>{' '.join(words)}</figcaption>"]
+    if file.is_flagged:
+        lines.append('<figcaption class="wrong">Flagged by the content checker</figcaption>')
+    view = view_of_file(file, link, as_html(entry.topic or file.name))
+    if view:
+        lines.insert(0, f'<div class="view">{view}</div>')
+    return "\n".join(["<figure>", *lines, "</figure>"])
+
+
+def view_of_file(file: GalleryFile, link: str, words: str) -> str:
+    """What shows or plays a file; nothing for what browsers do not know."""
+    medium = file.content_type.partition("/")[0]
+    if medium == "video":
+        attributes = 'controls muted playsinline preload="metadata"'
+        return f'<video {attributes} src="{link}" aria-label="{words}"></video>'
+    if medium == "audio":
+        return f'<audio controls preload="metadata" src="{link}" aria-label="{words}"></audio>'
+    if file.content_type not in PICTURES_OF_BROWSERS:
+        return ""
+    sides = ""
+    if file.pixels:
+        sides = ' width="{}" height="{}"'.format(*file.pixels)
+    image = f'<img src="{link}" alt="{words}"{sides} loading="lazy">'
+    return f'<a href="{link}" tabindex="-1">{image}</a>'
+
+
+def relative_url(path: str, folder: str) -> str:
+    """The way from a folder to a file, whatever characters are in it."""
+    try:
+        way = os.path.relpath(path, folder)
+    except ValueError:  # another drive of Windows'
+        return "file:///" + urllib.parse.quote(os.fsencode(redact(path).replace(os.sep, "/")))
+    return urllib.parse.quote(os.fsencode(redact(way).replace(os.sep, "/")))
+
+
+def size_of_file(file: GalleryFile) -> list[str]:
+    """Such as 1024 x 768 and 31 kB."""
+    words = []
+    if file.pixels:
+        words.append("{} x {}".format(*file.pixels))
+    amount, unit = float(file.size), "B"
+    for larger in ("kB", "MB", "GB"):
+        if amount >= 999.5:
+            amount, unit = amount / 1000, larger
+    words.append(f"{amount:.3g} {unit}")
+    return words
+
+
+# A contact sheet
+
+SHEET_SIDE = 2048  # pixels at most
+LARGEST_TILE, SMALLEST_TILE = 512, 72
+TILE_GAP = 8
+MAX_TILES = 1100  # more than ever fit
+MAX_SHEET_BYTES = 4_500_000  # of a PNG in all colours: some models that look at it take no more
+SHEET_COLOURS = {
+    "paper": "#f5f5f3",
+    "ink": "#1d1f21",
+    "tile": "#dededa",
+    "failed": "#f3d3cf",
+}
+
+
+class Tile(NamedTuple):
+    """A place of a contact sheet: a picture, or a text in its place."""
+
+    caption: str
+    thumbnail: Image.Image | None = None
+    text: str = ""
+    colour: str = "tile"
+
+
+class SheetGrid(NamedTuple):
+    """How a contact sheet is divided."""
+
+    columns: int
+    rows: int
+    width: int  # of a picture, at most
+    height: int
+
+    @property
+    def lines(self) -> int:
+        """Those of a caption."""
+        if self.width < 120:
+            return 1
+        return 2
+
+    @property
+    def text_size(self) -> int:
+        return max(11, min(self.width // 20, 22))
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """From one tile to the next, across and down."""
+        caption = round(self.lines * self.text_size * 1.3) + 4
+        return self.width + TILE_GAP, self.height + caption + TILE_GAP
+
+    @property
+    def size(self) -> tuple[int, int]:
+        across, down = self.step
+        return self.columns * across + TILE_GAP, self.rows * down + TILE_GAP
+
+    def is_within_sheet(self) -> bool:
+        return max(self.size) <= SHEET_SIDE
+
+    def corner(self, place: int) -> tuple[int, int]:
+        row, column = divmod(place, self.columns)
+        across, down = self.step
+        return TILE_GAP + column * across, TILE_GAP + row * down
+
+
+def sheet_grid(count: int, shape: float) -> SheetGrid:
+    """The grid with the largest tiles that has a place for all, or else for as many as can still be
+    seen; `shape` is the height of the tallest picture by its width.
+    """
+    for width in range(LARGEST_TILE, SMALLEST_TILE - 1, -4):
+        height = round(width * shape)
+        grids = []
+        for columns in range(1, min(count, SHEET_SIDE // SMALLEST_TILE) + 1):
+            grid = SheetGrid(columns, -(-count // columns), width, height)
+            if height <= LARGEST_TILE and grid.is_within_sheet():
+                grids.append(grid)
+        if grids:
+            return min(grids, key=lambda grid: abs(grid.size[0] - grid.size[1]))
+    smallest = SheetGrid(1, 1, SMALLEST_TILE, round(SMALLEST_TILE * shape))
+    across, down = smallest.step
+    room = SHEET_SIDE - TILE_GAP
+    return smallest._replace(columns=room // across, rows=room // down)
+
+
+class Sheet:
+    """A gallery in one picture. Pictures are read one at a time, and thumbnails alone are kept, no
+    larger than the tiles that they had last.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._is_png = name.lower().endswith(".png")
+        self._tiles: dict[int, list[Tile]] = {}
+
+    def add(self, place: int, entry: GalleryEntry) -> None:
+        side = 0  # of what nobody will see
+        if place < MAX_TILES:
+            side = round(SHEET_SIDE / math.sqrt(len(self._tiles) + 1))
+        self._tiles[place] = tiles_of(entry, min(side, LARGEST_TILE))
+
+    def content(self, summary: str) -> bytes:
+        """All tiles that can still be seen; the last of them tells how many are left out."""
+        tiles = [tile for place in sorted(self._tiles) for tile in self._tiles[place]]
+        grid = sheet_grid(len(tiles), shape_of(tiles))
+        room = grid.columns * grid.rows
+        if len(tiles) > room:
+            rest = number_of(len(tiles) - room + 1, "more")
+            tiles = [*tiles[: room - 1], Tile("", text=rest.removesuffix("s"))]
+        image = Image.new("RGB", grid.size, SHEET_COLOURS["paper"])
+        font = sheet_font(grid.text_size)
+        for place, tile in enumerate(tiles):
+            draw_tile(image, grid, grid.corner(place), tile, font)
+        return self._encoded(image)
+
+    def _encoded(self, image: Image.Image) -> bytes:
+        buffer = io.BytesIO()
+        if not self._is_png:
+            image.save(buffer, "JPEG", quality=88, comment=GALLERY_MARK)
+            return buffer.getvalue()
+        facts = PngImagePlugin.PngInfo()
+        facts.add_text("Software", GALLERY_MARK)
+        image.save(buffer, "PNG", pnginfo=facts, compress_level=4)
+        if buffer.tell() > MAX_SHEET_BYTES:
+            buffer = io.BytesIO()
+            image.quantize(256).save(buffer, "PNG", pnginfo=facts)
+        return buffer.getvalue()
+
+
+def tiles_of(entry: GalleryEntry, side: int) -> list[Tile]:
+    """A tile for each file of a job, or one that says why there is none."""
+    tiles = []
+    for file in entry.files:
+        caption = f"{file.number}: {entry.topic}"
+        thumbnail = thumbnail_of(file.path, side)
+        tiles.append(Tile(caption, thumbnail, redact(file.name)))
+    caption = f"{entry.label}: {entry.topic}".removeprefix(": ")
+    if entry.error is not None:
+        tiles.append(Tile(caption, text=f"failed: {entry.error}", colour="failed"))
+    elif not tiles:
+        tiles.append(Tile(caption, text="no file"))
+    return tiles
+
+
+def thumbnail_of(path: str, side: int) -> Image.Image | None:
+    """A small copy of a picture, upright and on white; None if it cannot be read."""
+    if not side:
+        return None
+    size = (side, side)
+    try:
+        with open_regular_file(path) as file, picture(path, file) as image:
+            image.draft(None, size)  # which reads a JPEG in less than its size
+            if image.mode in ("L", "LA", "RGB", "RGBA"):
+                image.thumbnail(size)
+            upright, _ = in_mode_for(upright_picture(image), "JPEG")
+            upright.thumbnail(size)
+            return upright.convert("RGB")
+    except (Failure, MemoryError):
+        return None
+
+
+def shape_of(tiles: Iterable[Tile]) -> float:
+    """The height by the width that the tiles need: that of the tallest picture, within reason."""
+    shapes = [tile.thumbnail.height / tile.thumbnail.width for tile in tiles if tile.thumbnail]
+    return min(max(0.5, max(shapes, default=0.75)), 1.8)
+
+
+def sheet_font(size: int) -> Any:
+    try:
+        return ImageFont.load_default(size)
+    except (ImportError, OSError):  # a Pillow that draws no letters but its own
+        return ImageFont.load_default()
+
+
+def draw_tile(
+    image: Image.Image, grid: SheetGrid, corner: tuple[int, int], tile: Tile, font: Any
+) -> None:
+    """A picture, or a box with a text in it, and the caption below."""
+    left, top = corner
+    drawing = ImageDraw.Draw(image)
+    if tile.thumbnail is not None:
+        tile.thumbnail.thumbnail((grid.width, grid.height))
+        width, height = tile.thumbnail.size
+        place = (left + (grid.width - width) // 2, top + (grid.height - height) // 2)
+        image.paste(tile.thumbnail, place)
+    else:
+        box = (left, top, left + grid.width - 1, top + grid.height - 1)
+        drawing.rectangle(box, SHEET_COLOURS[tile.colour])
+        lines = max(1, int((grid.height - 8) / (grid.text_size * 1.3)))
+        text = text_in_lines(tile.text, font, grid.width - 12, lines)
+        drawing.multiline_text((left + 6, top + 4), text, SHEET_COLOURS["ink"], font)
+    caption = text_in_lines(tile.caption, font, grid.width, grid.lines)
+    drawing.multiline_text((left, top + grid.height + 2), caption, SHEET_COLOURS["ink"], font)
+
+
+def text_in_lines(text: str, font: Any, width: int, most_lines: int) -> str:
+    """The start of a text, in so many lines of so many pixels."""
+    rest = drawable(text, font)
+    lines: list[str] = []
+    while rest and len(lines) < most_lines:
+        line = line_within(rest, font, width)
+        rest = rest[len(line) :].lstrip()
+        lines.append(line.rstrip())
+    if rest and lines:
+        lines[-1] = lines[-1][:-1] + ".."
+    return "\n".join(lines)
+
+
+def line_within(text: str, font: Any, width: int) -> str:
+    """As many words of a text as fit, or as many characters of the first; one at least."""
+    count = 1
+    while count < len(text) and font.getlength(text[: count + 1]) <= width:
+        count += 1
+    if count == len(text) or text[count] == " ":
+        return text[:count]
+    words = text[:count].rpartition(" ")[0]
+    return words or text[:count]
+
+
+def drawable(text: str, font: Any) -> str:
+    """The start of a text on one line, with question marks for what the font surely lacks."""
+    line = " ".join(printable(text[:400]).split())
+    if not hasattr(font, "font_variant"):  # Pillow's own letters
+        return line.encode("latin-1", "replace").decode("latin-1")
+    return line
 
 
 # ---------------------------------------------------------------------------------------------
@@ -11540,6 +12289,9 @@ class Batch:
         self.uploads = Uploads()
         self._schema = ModelSchema()
         self._tally: collections.Counter[str] = collections.Counter()
+        self.job.saving = options.saving
+        if options.saving.gallery:
+            options.saving.gallery.expected = len(orders)
         pace = Pace()
         self.entries = [self._entry(index, order, pace) for index, order in enumerate(orders)]
         if past.journal:
@@ -13436,13 +14188,17 @@ class Console:
 
     def emit(self, document: Any, whole: bool = False) -> None:
         """Print JSON; or, with --media, the files that were saved if that tells all."""
-        paths: list[str] = []
+        files: list[Fields] = []
         if self.media:
-            paths = saved_paths(document)
-        for path in paths:
-            self._print(f"{MARK}{path}")
-        if whole or not paths or "error" in document:
+            files = saved_in(document)
+        for file in files:
+            self.hand_over(file["path"])
+        if whole or not files or "error" in document:
             self._print(unmarked(json_text(document, self.indent)))
+
+    def hand_over(self, path: str) -> None:
+        """Print the line that has a chat agent send a file."""
+        self._print(f"{MARK}{path}")
 
     def _print(self, text: str) -> None:
         self._end_live_line()
@@ -13904,8 +14660,16 @@ def perform(entry: Command, values: Fields) -> None:
     if hasattr(outcome, "__await__") or hasattr(outcome, "__aiter__"):
         with saying_what_is_billed():
             asyncio.run(deliver(outcome, as_text))
+        hand_over_gallery()
     else:
         console.show(outcome, as_text)
+
+
+def hand_over_gallery() -> None:
+    """With --media, print the line of the gallery, which is the last, if it shows a file."""
+    saving = RUN.job.saving
+    if console.media and saving is not None and saving.gallery and saving.gallery.shows_files:
+        console.hand_over(saving.gallery.path)
 
 
 @contextlib.contextmanager
@@ -14042,6 +14806,7 @@ def print_what_is_paid_for() -> None:
             console.emit(document, whole=True)
         RUN.job.was_printed()
         RUN.unprinted_ids = []
+        hand_over_gallery()
     except BrokenPipeError:
         silence(sys.stdout)
     except (Failure, RecursionError):

@@ -126,6 +126,7 @@ LOCAL = {
     "--max-bytes": "test_an_announced_size_is_refused_at_once",
     "--media": "test_media_lines_instead_of_the_json",
     "--metadata": "test_metadata_tells_how_to_make_it_again",
+    "--gallery": "test_a_page_shows_the_jobs_of_a_batch",
     "--concurrency": "test_concurrency_bounds_the_jobs_under_way",
     "--keep": "test_keep_leaves_the_jobs_running",
     "--prompts-file": "test_prompts_from_a_file",
