@@ -9776,7 +9776,7 @@ class Sheet:
         image.save(buffer, "PNG", pnginfo=facts, compress_level=4)
         if buffer.tell() > MAX_SHEET_BYTES:
             buffer = io.BytesIO()
-            image.quantize(256).save(buffer, "PNG", pnginfo=facts)
+            image.quantize(palette=image.quantize(256)).save(buffer, "PNG", pnginfo=facts)
         return buffer.getvalue()
 
 
