@@ -65,13 +65,21 @@ if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave)
 
 if sys.version_info < (3, 11):  # noqa: UP036
-    version = sys.version.split()[0]
-    sys.stderr.write(
-        '{"error": {"type": "usage_error", "message": "Python 3.11 or newer is needed, and this is '
-        + version
-        + '", "retryable": false, "hint": "Install a newer Python, or run the script with uv, which'
-        + ' brings one: uv run skill_fal.py"}}\n'
-    )
+    import json
+
+    found = sys.version.split()[0]
+    error = {
+        "type": "usage_error",
+        "message": "Python 3.11 or newer is needed, and this is " + found,
+        "retryable": False,
+        "hint": "Install a newer Python, or run the script with uv, which brings one:"
+        " uv run skill_fal.py",
+    }
+    if "--check" in sys.argv[1:2]:
+        problem = {"what": error["message"], "hint": error["hint"]}
+        document = {"ok": False, "python": {"version": found}, "problems": [problem]}
+        sys.stdout.write(json.dumps(document) + "\n")
+    sys.stderr.write(json.dumps({"error": error}) + "\n")
     sys.exit(2)
 
 import argparse
@@ -12688,7 +12696,7 @@ def checks_of_fal(report: Fields) -> Checks:
     checks = [trouble_with(ask_about_key(report["key"]))]
     for url in hosts_of_fal():
         check = check_host(url, report["network"]["hosts"])
-        checks.append(trouble_with(check, url.host))
+        checks.append(trouble_with(check, url.netloc.decode()))
     return checks
 
 
@@ -12759,28 +12767,34 @@ def without_home(text: str) -> str:
 
 
 async def check_package(package: Package, facts: Fields) -> None:
-    """Whether a package can be imported, in a version that will do."""
+    """Whether a package has a version that will do and, if it is needed, can be imported."""
     row: Fields = {"version": None, "needed": package.is_needed}
     facts[package.name] = row
     with contextlib.suppress(distributions.PackageNotFoundError):
         row["version"] = distributions.version(package.name)
     if package.versions:
         row["wanted"] = package.versions
-    if row["version"] is None and not package.is_needed:
-        return
     version = row["version"]
     if version and not is_version_among(version, package.versions):
         message = f"{package.name} is {version}, and {package.versions} is needed"
         remedy = f'pip install "{package.name}{package.versions}".'
         raise usage_error(message, f"{remedy} {PACKAGES_HINT}")
+    if not package.is_needed:
+        return
     try:
         with any_home():
             importlib.import_module(package.module)
-    except ModuleNotFoundError:
-        raise
-    except ImportError as exc:  # made for another Python or machine
-        message = f"{package.name} is installed and cannot be imported: {reason_of(exc)}"
-        raise usage_error(message, f"Install it anew. {PACKAGES_HINT}") from exc
+    except Exception as exc:  # anything, if it is for another Python or was only half installed
+        raise import_failure(package, exc) from exc
+
+
+def import_failure(package: Package, exc: Exception) -> Failure:
+    """Why a package is not imported: it is not there, needs another that is not, or is broken."""
+    failure = None
+    if isinstance(exc, ModuleNotFoundError):
+        failure = missing_package(exc)
+    message = f"{package.name} cannot be imported: {type(exc).__name__}: {exc}"
+    return failure or usage_error(message, f"Install it anew. {PACKAGES_HINT}")
 
 
 def is_version_among(version: str, versions: str) -> bool:
@@ -12818,9 +12832,19 @@ async def check_certificates() -> None:
 async def check_host_variables() -> None:
     """Whether the user's own places for fal's hosts are places."""
     for variable in HOST_VARIABLES:
-        if variable in os.environ and not is_host_and_port(os.environ[variable]):
+        place = os.environ.get(variable)
+        if place is not None and not is_place(place):
             hint = f"Write {variable}=HOST or HOST:PORT, or unset it."
             raise usage_error(f"{variable} names no host", hint)
+
+
+def is_place(text: str) -> bool:
+    """Whether a URL can be made of it."""
+    try:
+        httpx.URL(f"https://{text}")
+    except httpx.InvalidURL:
+        return False
+    return is_host_and_port(text)
 
 
 def hosts_of_fal() -> list[httpx.URL]:
@@ -12831,7 +12855,7 @@ def hosts_of_fal() -> list[httpx.URL]:
         httpx.URL(MODELS_URL),
         *(httpx.URL(f"https://{host}") for host in MEDIA_HOSTS),
     ]
-    return [url.copy_with(path="/", query=None) for url in urls]
+    return list(dict.fromkeys(url.copy_with(path="/", query=None) for url in urls))
 
 
 async def check_host(url: httpx.URL, facts: Fields) -> None:
@@ -12867,23 +12891,24 @@ async def ask_about_key(facts: Fields) -> None:
     """Have fal say whether the key is good. Prices are free and take a key; a key that may not
     see them may still look at a job, here at one that nobody has.
     """
+    model = next(iter(TEXT_TO_IMAGE_MODELS))
     async with in_time(), platform(api_key()) as client:
-        model = next(iter(TEXT_TO_IMAGE_MODELS))
-        answer = await client.get(PRICES_URL, params={"endpoint_id": model})
-        refusal = refusal_of_key(answer)
+        refusal = refusal_of_key(await client.get(PRICES_URL, params={"endpoint_id": model}))
+        facts["may_ask_prices"] = verdict_of(refusal)
         if refusal is not None and refusal.type != "account_locked":
-            if refusal.exit == Exit.CREDENTIALS:
-                facts["may_ask_prices"] = False
-            answer = await client.get(url_of_nobodys_job(model))
-            refusal = refusal_of_key(answer)
-        elif refusal is None:
-            facts["may_ask_prices"] = True
+            refusal = refusal_of_key(await client.get(url_of_nobodys_job(model)))
+    facts["accepted"] = verdict_of(refusal)
+    if refusal is not None:
+        raise refusal
+
+
+def verdict_of(refusal: Failure | None) -> bool | None:
+    """Whether fal takes the key; None if what it says is about something else."""
     if refusal is None:
-        facts["accepted"] = True
-        return
+        return True
     if refusal.exit == Exit.CREDENTIALS:
-        facts["accepted"] = False
-    raise refusal
+        return False
+    return None
 
 
 def refusal_of_key(answer: httpx.Response) -> Failure | None:

@@ -114,7 +114,7 @@ def test_a_key_that_fal_refuses(fal: Sandbox, cli: Cli, key_id: str, word: str, 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 503])
 def test_a_key_is_good_that_may_not_ask_for_prices(fal: Sandbox, cli: Cli, status: int) -> None:
-    error = {"type": "authorization_error", "message": f"Not with {SECRET}"}
+    error = {"type": "authorization_error", "message": "Not with this key"}
     fal.on("GET", "api.fal.ai", "*/pricing", Reply(status, json={"error": error}))
     halves = {"FAL_KEY": "", "FAL_KEY_ID": "limited", "FAL_KEY_SECRET": SECRET}
     done = cli("--check", env=halves)
@@ -153,6 +153,7 @@ SETTINGS = [
     ("SSL_CERT_FILE", "~/nowhere.pem"),
     ("FAL_QUEUE_RUN_HOST", f"https://user:{PASSWORD}@queue.example.com"),
     ("FAL_RUN_HOST", ""),
+    ("FAL_RUN_HOST", "xn--℀..example.com"),
 ]
 
 
@@ -275,6 +276,41 @@ def test_a_package_of_a_version_that_will_not_do(fal: Sandbox, cli: Cli, tmp_pat
     assert problem["what"] == "httpx is 0.26.9, and >=0.27,<1 is needed"
     assert 'pip install "httpx>=0.27,<1"' in problem["hint"]
     assert fal.tunnels == []
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        ('raise ImportError("made for another Python")', "made for another Python"),
+        ("import nothing_of_that_name", "nothing_of_that_name"),
+        ("def half(", "SyntaxError"),
+    ],
+    ids=["for another Python", "needs more", "half a file"],
+)
+def test_a_package_that_is_broken(
+    fal: Sandbox, cli: Cli, tmp_path: Path, code: str, word: str
+) -> None:
+    broken = tmp_path / "broken" / "PIL"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text(code)
+    done = cli("--check", env=importing(broken.parent))
+    assert done.status == 2
+    problem = only_problem(done)
+    assert "Pillow cannot be imported" in problem["what"]
+    assert word in problem["what"]
+
+
+def test_a_python_that_is_too_old() -> None:
+    code = (
+        "import runpy, sys; sys.version_info = (3, 9, 18, 'final', 0);"
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    problem = only_problem(Outcome(done.returncode, done.stdout, done.stderr))
+    assert done.returncode == 2
+    assert "Python 3.11 or newer is needed" in problem["what"]
+    assert "uv run" in problem["hint"]
 
 
 @pytest.mark.parametrize(
