@@ -118,7 +118,7 @@ from collections.abc import (
 from enum import Enum, IntEnum, StrEnum
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeGuard, TypeVar
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
 
 class Lazy:

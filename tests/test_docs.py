@@ -14,6 +14,7 @@ import fal_client
 import pytest
 from conftest import PATIENCE, ROOT, SCRIPT, Cli
 from PIL import Image
+from sandbox import Sandbox
 
 import skill_fal
 
@@ -153,6 +154,7 @@ def workshop(tmp_path: Path, photo: Path) -> Path:
         "jq": f'exec "{sys.executable}" -c "{JQ}" "$@"',
         "pbcopy": "cat",
         "uv": UV,
+        "parallel": f'exec "{sys.executable}" -c "{PARALLEL}" "$@"',
         "skill-fal": f'exec "{sys.executable}" -c "import sys; {INSTALLED}" "$@"',
     }
     for folder in (tmp_path / "bin", tmp_path / ".venv/bin"):
@@ -174,6 +176,15 @@ exec "$@"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODULE, _, FUNCTION = PROJECT["scripts"]["skill-fal"].partition(":")
 INSTALLED = f"from {MODULE} import {FUNCTION}; sys.exit({FUNCTION}())"
+
+# What GNU parallel does of these: a command for each argument, {.} being it without its ending.
+PARALLEL = """
+import subprocess, sys
+command, _, *parts = sys.argv[1:]
+for part in parts:
+    filled = command.replace('{.}', part.rpartition('.')[0]).replace('{}', part)
+    subprocess.run(['bash', '-c', filled], check=True)
+"""
 
 JQ = """
 import sys, jq
@@ -216,13 +227,40 @@ def test_the_command_line_runs(
         timeout=PATIENCE,
     )
     assert (done.returncode, done.stdout != "") == (0, True), done.stderr
-    assert "null" not in done.stdout.split()
+    assert "null" not in done.stdout.splitlines()  # which jq prints of what is not there
+
+
+def test_prompts_are_split_over_machines(
+    fal: Sandbox, workshop: Path, environment: dict[str, str]
+) -> None:
+    """By GNU parallel; as one task of a Slurm array, which takes its part up again."""
+    split, slurm = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    prompts = [f"Picture {number:02}" for number in range(16)]
+    (workshop / "prompts.txt").write_text("\n".join(prompts) + "\n")
+    env = {**environment, "PATH": f"{workshop}/bin:{environment['PATH']}"}
+    for script in (split, slurm):
+        subprocess.run(
+            ["bash", "-c", script],
+            cwd=workshop,
+            env={**env, "SLURM_ARRAY_TASK_ID": "7"},
+            capture_output=True,
+            check=True,
+            timeout=PATIENCE,
+        )
+    lines = [
+        json.loads(line)
+        for part in workshop.glob("part-*.results")
+        for line in part.read_text().splitlines()
+    ]
+    assert sorted(line["prompt"] for line in lines) == prompts
+    assert len(fal.jobs) == len(prompts)
+    assert len(list(workshop.glob("part-*/*.jpg"))) == len(prompts)
 
 
 def test_the_documents_show_every_command() -> None:
     for name in skill_fal.COMMANDS:
-        assert f"`{name}`" in README
-        assert f"`{name}`" in SKILL
+        assert re.search(f"`{name}[` ]", README)
+        assert re.search(f"`{name}[` ]", SKILL)
 
 
 def test_the_readme_lists_every_flag() -> None:
