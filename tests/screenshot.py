@@ -21,6 +21,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 WIDTH, HEIGHT = 1120, 880
 MAX_BYTES = 150_000
 PATIENCE = 120.0  # seconds
+ATTEMPTS = 6
 PROMPTS = (
     "A lighthouse at dusk",
     "Snow on the mountains, seen from a train",
@@ -61,6 +62,7 @@ def make_gallery(folder: Path) -> Path:
 
 
 def take_picture(browser: str, page: Path) -> Path:
+    """The picture of a page: the second of two that are alike, for a busy machine paints late."""
     picture = page.with_name("page.png")
     flags = [
         "--headless",
@@ -74,9 +76,14 @@ def take_picture(browser: str, page: Path) -> Path:
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         flags.append("--no-sandbox")  # root has no other way
-    command = [browser, *flags, page.as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
-    return picture
+    earlier = b""
+    for _ in range(ATTEMPTS):
+        command = [browser, *flags, page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+        if picture.read_bytes() == earlier:
+            return picture
+        earlier = picture.read_bytes()
+    raise SystemExit("no two pictures of the page are alike")
 
 
 def save_small(picture: Path, path: Path) -> int:
@@ -84,7 +91,7 @@ def save_small(picture: Path, path: Path) -> int:
     with Image.open(picture) as image:
         plain = image.convert("RGB")
     for colours in (256, 192, 128, 96, 64):
-        palette = plain.quantize(colours)
+        palette = plain.quantize(colours, Image.Quantize.MAXCOVERAGE)
         few = plain.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
         few.save(path, optimize=True)
         if path.stat().st_size <= MAX_BYTES:
