@@ -9252,12 +9252,19 @@ article {
   background: var(--card); border: 1px solid var(--line); border-radius: 0.6rem;
 }
 .files {
-  display: grid; gap: 1px; background: var(--line);
+  display: grid; gap: 1px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 9rem), 1fr));
 }
-.lone .files { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
-figure { margin: 0; min-width: 0; display: flex; flex-direction: column; background: var(--card); }
-.view { display: flex; flex: 1; align-items: center; background: var(--shade); }
+.lone .files { grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
+figure {
+  margin: 0; min-width: 0; display: flex; flex-direction: column;
+  box-shadow: 0 0 0 1px var(--line);
+}
+.view {
+  display: flex; flex: 1; align-items: center; justify-content: center;
+  background: var(--shade);
+}
+.view a { min-width: 0; }
 img, video { display: block; width: 100%; height: auto; max-height: 80vh; object-fit: contain; }
 audio { width: calc(100% - 1rem); margin: 1rem 0.5rem; }
 figcaption { padding: 0.45rem 0.9rem; font-size: 0.8125rem; color: var(--dim); }

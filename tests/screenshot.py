@@ -6,12 +6,15 @@ tests/gallery.png. Debian has Chromium as `apt-get install chromium`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from sandbox import Sandbox
@@ -90,13 +93,28 @@ def save_small(picture: Path, path: Path) -> int:
     """Save a picture in as many colours as there is room for; returns its bytes."""
     with Image.open(picture) as image:
         plain = image.convert("RGB")
-    for colours in (256, 192, 128, 96, 64):
-        palette = plain.quantize(colours, Image.Quantize.MAXCOVERAGE)
-        few = plain.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    for colours in (240, 192, 128, 96, 64):
+        few = plain.quantize(palette=palette_of(plain, colours))
         few.save(path, optimize=True)
         if path.stat().st_size <= MAX_BYTES:
             break
     return path.stat().st_size
+
+
+def palette_of(image: Image.Image, colours: int) -> Image.Image:
+    """So many colours of a picture; those that most of it has are to stay as they are."""
+    counted: Any = image.getcolors(image.width * image.height)
+    plain = [colour for _, colour in sorted(counted, reverse=True)[:8]]
+    channels = image.quantize(colours).getpalette() or []
+    mixed = [channels[start : start + 3] for start in range(0, len(channels), 3)]
+    others = [colour for colour in mixed if not any(are_alike(colour, other) for other in plain)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(list(itertools.chain(*plain, *others)))
+    return palette
+
+
+def are_alike(colour: Sequence[int], other: Sequence[int]) -> bool:
+    return sum(abs(a - b) for a, b in zip(colour, other, strict=True)) < 16
 
 
 if __name__ == "__main__":
