@@ -40,7 +40,7 @@ first, the wire in the middle, the commands after what they call. Output and fai
     Results to look at    the gallery of a command's jobs: a page, or a contact sheet
     Search and prices     models, what they take, prices, estimates
     Jobs and batches      options, orders, following a job, many jobs at once
-    All in order?         what --check looks at, and what is wrong with it
+    All in order          what --check looks at, and what is wrong with it
     Commands              one function each; they call the sections above
     Failures              from an exception or an answer to a Failure, what to do next
     Output                text made safe, the console, progress and its pace
@@ -12872,7 +12872,7 @@ async def check_host(url: httpx.URL, facts: Fields) -> None:
     proxy = proxy_for(url)
     if proxy is not None:
         row.update(proxy=proxy.variable)
-    async with in_time(), CONNECTION.opened() as web:
+    async with in_time(url), CONNECTION.opened() as web:
         response = await web.head(url)
     row.update(reached=True, status=response.status_code)
     if response.status_code in GATEWAY_STATUSES:
@@ -12880,13 +12880,14 @@ async def check_host(url: httpx.URL, facts: Fields) -> None:
 
 
 @contextlib.asynccontextmanager
-async def in_time() -> AsyncIterator[None]:
-    """Wait for an answer for a bounded time."""
+async def in_time(url: httpx.URL) -> AsyncIterator[None]:
+    """Wait for the answer of a host for a bounded time."""
     try:
         async with asyncio.timeout(CHECK_TIME):
             yield
     except TimeoutError as exc:
-        raise Failure("unreachable", f"no answer came within {CHECK_TIME} s") from exc
+        late = TimeoutError(f"no answer came within {CHECK_TIME} s")
+        raise unreachable_failure(late, url) from exc
 
 
 async def check_form_of_key() -> None:
@@ -12899,7 +12900,7 @@ async def ask_about_key(facts: Fields) -> None:
     see them may still look at a job, here at one that nobody has.
     """
     model = next(iter(TEXT_TO_IMAGE_MODELS))
-    async with in_time(), platform(api_key()) as client:
+    async with in_time(httpx.URL(MODELS_URL)), platform(api_key()) as client:
         refusal = refusal_of_key(await client.get(PRICES_URL, params={"endpoint_id": model}))
         facts["may_ask_prices"] = verdict_of(refusal)
         if refusal is not None and refusal.type != "account_locked":

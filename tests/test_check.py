@@ -206,7 +206,7 @@ def test_a_host_that_does_not_answer_is_not_waited_for(fal: Sandbox, late: Late)
     assert done.status == 4
     assert "v3.fal.media" not in reached(done)
     (problem,) = (one for one in problems(done) if "v3.fal.media" in one["what"])
-    assert "no answer came within 10 s" in problem["what"]
+    assert "(HTTPS_PROXY): no answer came within 10 s" in problem["what"]
 
 
 def test_hosts_of_the_users_own(fal: Sandbox, cli: Cli) -> None:
