@@ -1134,6 +1134,11 @@ PAGE_WORDS = (
 
 
 FILE_HINT = "Name the local file itself: it is uploaded."
+# What is refused may be a secret, to which no hint may show another way.
+NOT_MEDIA_HINT = (
+    "Check the path: only pictures, clips and sounds go along with a job. Whether another file may"
+    " become public is for the user to say."
+)
 MAX_TEXT_BYTES = 64 * 1024**2  # of a file of prompts or of JSON
 
 # The marks that text files begin with, by encoding; UTF-16's is the beginning of UTF-32's.
@@ -1279,7 +1284,7 @@ ERRORS: dict[str, ErrorKind] = {
     "bad_request": ErrorKind(),
     "not_found": ErrorKind(),
     "client_cancelled": ErrorKind(),
-    "already_completed": ErrorKind(hint="Fetch the response with the command result."),
+    "already_completed": ErrorKind(),
     "content_policy_violation": ErrorKind(hint="Reword the prompt, or use another picture."),
     "not_a_stream": ErrorKind(hint="Use subscribe-* for models that do not stream."),
     "stream_failed": ErrorKind(),
@@ -1441,7 +1446,12 @@ def read_prompt(text: str) -> str:
 
 
 def read_prompt_file(source: str) -> str:
-    return read_plain_text(read_text(source).strip())
+    """A prompt without what stands around it, of which the last line's end is not worth a word."""
+    text = read_text(source)
+    prompt = text.strip()
+    if prompt and prompt != text.removesuffix("\n"):
+        note(f"{name_of_source(source)}: blanks and line ends around the prompt are left out")
+    return read_plain_text(prompt)
 
 
 def read_plain_text(text: str) -> str:
@@ -1713,8 +1723,11 @@ def read_picture(source: str) -> str:
     path = read_local_file(source)
     with reading(path), open_regular_file(path) as file:
         content_type = media_type(file.read(HEAD_BYTES))
-    if content_type is None or not content_type.startswith("image/"):
-        raise usage_error(f"not a picture: {path}", "upload-file uploads files of any kind.")
+    if content_type is None:
+        raise usage_error(f"not a picture: {path}", NOT_MEDIA_HINT)
+    if not content_type.startswith("image/"):
+        hint = "--arg NAME=FILE sends it, by the name that the model has for it."
+        raise usage_error(f"not a picture, but {content_type}: {path}", hint)
     return path
 
 
@@ -1830,7 +1843,7 @@ PROMPT = argument_flag(
 )
 PROMPT_FILE = argument_flag(
     "--prompt-file FILE",
-    "file to read the prompt from; - is stdin",
+    "file to read the prompt from, without blanks and line ends around it; - is stdin",
     read_prompt_file,
     dest="prompt",
     unless="--arg",
@@ -2446,10 +2459,10 @@ class ModelSchema(NamedTuple):
         """Why arguments are not checked; None if fal was not asked or did answer."""
         if self.reason is None:
             return None
-        hint = ""
+        hint = "With --strict nothing is sent unchecked."
         if self.reason.type == "not_found" and self.reason.hint:
-            hint = f". {self.reason.hint}"
-        return f"the model's arguments were not checked: {self.reason.message}{hint}"
+            hint = self.reason.hint
+        return f"the model's arguments were not checked: {self.reason.message}. {hint}"
 
 
 def read_model_schema(model_row: Any, model: str) -> ModelSchema:
@@ -4605,7 +4618,8 @@ def add_empty_prompt(fitted: Fit) -> None:
         return
     fitted.arguments[field.name] = ""
     fitted.notes.append(
-        f"the model requires its {field.name}: an empty one is sent, which the model may refuse"
+        f"the model requires its {field.name}: an empty one is sent, which the model may refuse;"
+        f" {fitted.way_to_set(field.name)} says what to make"
     )
 
 
@@ -7449,7 +7463,7 @@ def read_to_the_end(path: str, content: bytes) -> str:
     """The content type of a file that is what its first bytes say; else a usage error."""
     content_type = media_type(content[:HEAD_BYTES])
     if content_type is None:
-        raise usage_error(f"not a media file: {path}", "upload-file uploads files of any kind.")
+        raise usage_error(f"not a media file: {path}", NOT_MEDIA_HINT)
     if b"PRIVATE KEY-----" in content:
         raise usage_error(f"a private key stands in the file: {path}")
     if readable_formats(content_type):
@@ -9001,6 +9015,8 @@ def lost_files_failure(
             has_file=bool(saved),
             elsewhere="write_failed" in kinds,
         )
+    if hint is None and "refused_url" in kinds:
+        hint = "The response is on stdout. What was refused is for the user to look at first."
     message = f"{len(lost)} of {len(saved) + len(lost)} files could not be saved"
     return Failure("download_failed", message, hint=hint, details=lost)
 
@@ -9907,8 +9923,10 @@ ESTIMATE_LIMIT = 10.0  # seconds to wait for what jobs may cost
 # What models take, with a copy for a day
 
 
-async def fetch_schema(model: str) -> ModelSchema:
-    """What the model takes, from a copy of at most a day, from fal, or else from an older copy."""
+async def fetch_schema(model: str, asked: Arguments | None = None) -> ModelSchema:
+    """What the model takes, from a copy of at most a day, from fal, or else from an older copy.
+    What the flags ask tells models that may be meant from others.
+    """
     model_row, age = read_copy(model)
     copied = read_model_schema(model_row, model)
     if copied.input_schema is not None and 0 <= age < COPY_IS_FRESH:
@@ -9924,25 +9942,29 @@ async def fetch_schema(model: str) -> ModelSchema:
         if fetched.input_schema is not None:
             store_copy(model, model_row)
             return fetched
-        reason = await unknown_model(model, model_row)
+        reason = await unknown_model(model, model_row, asked or {})
     if copied.input_schema is not None:
         return copied._replace(state="stale")
     return ModelSchema(reason=reason)
 
 
-async def unknown_model(model: str, model_row: Any) -> Failure:
+async def unknown_model(model: str, model_row: Any, asked: Arguments) -> Failure:
     """Why there is no schema though fal has answered; what the model may be called instead."""
     if model_row is not None:
-        return Failure("not_found", f"fal does not tell what {model} takes")
+        hint = f"Its page may tell: https://fal.ai/models/{model}/api"
+        return Failure("not_found", f"fal does not tell what {model} takes", hint=hint)
     message = f"fal's model search does not know {model}"
     likely = None
     with contextlib.suppress(Failure, TimeoutError):  # it only helps
-        likely = did_you_mean(model, await likely_endpoints(model))
+        categories = await likely_endpoints(model)
+        likely = did_you_mean(model, models_alike(model, categories, asked))
     return Failure("not_found", message, hint=likely or search_advice(model))
 
 
-async def likely_endpoints(model: str) -> list[str]:
-    """The endpoints that fal's search finds by the family of one that does not exist."""
+async def likely_endpoints(model: str) -> dict[str, str]:
+    """The endpoints that fal's search finds by the family of one that does not exist, each with
+    its category.
+    """
     family = model.split("/")[1]
     query: Fields = {"q": family, "limit": MODELS_PAGE_SIZE}
     async with asyncio.timeout(LOOK_UP_TIME), platform(None) as client:
@@ -9950,9 +9972,13 @@ async def likely_endpoints(model: str) -> list[str]:
         answer = response.raise_for_status().json()
     model_rows = descend(answer, ["models"])
     if not isinstance(model_rows, list):
-        return []
-    endpoints = [descend(model_row, ["endpoint_id"]) for model_row in model_rows]
-    return list(filter(is_text, endpoints))
+        return {}
+    categories = {}
+    for model_row in model_rows:
+        endpoint = descend(model_row, ["endpoint_id"])
+        if is_text(endpoint):
+            categories[endpoint] = category_of(model_row)
+    return categories
 
 
 async def look_up(model: str) -> Any:
@@ -10090,9 +10116,13 @@ async def fetch_input_schema(model: str) -> Fields:
 
 
 async def fetch_models(
-    *, category: str | None = None, search: str | None = None, include_deprecated: bool = False
+    *,
+    category: str | None = None,
+    search: str | None = None,
+    include_deprecated: bool = False,
+    limit: float = math.inf,
 ) -> list[Fields]:
-    """All models that fal lists: {"endpoint_id", "metadata"?} each.
+    """All models that fal lists, or pages of them to a limit: {"endpoint_id", "metadata"?} each.
 
     fal's model search takes the filters and works without a key; a key only raises its rate
     limit (https://docs.fal.ai/platform-apis/v1/models).
@@ -10104,7 +10134,33 @@ async def fetch_models(
     with contextlib.suppress(Failure):
         key = api_key()
     async with platform(key) as client:
-        return await fetch_pages(client, MODELS_URL, "models", query)
+        return await fetch_pages(client, MODELS_URL, "models", query, limit)
+
+
+async def why_no_model(
+    *, category: str | None = None, search: str | None = None, include_deprecated: bool = False
+) -> str:
+    """What of the filters no model matches, and what to do."""
+    if category and (search is None or await is_empty(category, include_deprecated)):
+        near = did_you_mean(category, KINDS) or "--categories alone shows those there are."
+        return f"fal lists no models of the category {category!r}. {near}"
+    if search is None:
+        return "fal lists no models"
+    if category:
+        return (
+            f"no model of the category {category} matches {search!r}: search for fewer or other"
+            " words, or without --category"
+        )
+    return f"no model matches {search!r}: search for fewer or other words"
+
+
+async def is_empty(category: str, include_deprecated: bool) -> bool:
+    """Whether fal says that a category has no models."""
+    with contextlib.suppress(Failure):  # it only helps
+        return not await fetch_models(
+            category=category, include_deprecated=include_deprecated, limit=1
+        )
+    return False
 
 
 async def fetch_requests(model: str, limit: int, start: float) -> list[Fields]:
@@ -10170,12 +10226,52 @@ def model_metadata(model: Fields) -> Fields:
     return {}
 
 
-def near_models(text: str) -> str:
+def near_models(text: str, asked: Arguments | None = None) -> str:
     """A hint for an endpoint that does not exist."""
-    near = did_you_mean(text, (*TEXT_TO_IMAGE_MODELS, *IMAGE_TO_VIDEO_MODELS), likeness=0.8)
+    categories = {
+        **dict.fromkeys(TEXT_TO_IMAGE_MODELS, "text-to-image"),
+        **dict.fromkeys(IMAGE_TO_VIDEO_MODELS, "image-to-video"),
+    }
+    near = did_you_mean(text, models_alike(text, categories, asked or {}), likeness=0.8)
     if near:
         return f"{near} {search_advice(text)}"
     return search_advice(text)
+
+
+# What models make of what, as fal's categories and many endpoints have it.
+KINDS = tuple(
+    f"{source}-to-{result}"
+    for source in ("text", "image", "video", "audio")
+    for result in ("image", "video", "audio", "speech", "text", "3d", "json", "music")
+)
+
+
+def models_alike(
+    text: str, categories: Mapping[str, str | None], asked: Arguments
+) -> Iterator[str]:
+    """The models, by category, of the kind that an endpoint tells, or else that start from what
+    the flags give. What kind a model is of is not always told.
+    """
+    wanted = kinds_in(text)
+    source = ""
+    if not wanted and asked.get("image_url"):
+        source = "image-"
+    elif not wanted and asked.get("prompt"):
+        source = "text-"
+    for endpoint, category in categories.items():
+        kinds = kinds_in(f"{endpoint}/{category}")
+        is_alike = not wanted or bool(kinds & wanted)
+        if not kinds or (is_alike and any(kind.startswith(source) for kind in kinds)):
+            yield endpoint
+
+
+def kinds_in(endpoint: str) -> set[str]:
+    """The kinds that stand in an endpoint, be they misspelt."""
+    kinds = set()
+    for part in endpoint.split("/"):
+        if "-to-" in part[:MAX_LIKENESS]:
+            kinds.update(difflib.get_close_matches(part[:MAX_LIKENESS], KINDS, n=1, cutoff=0.85))
+    return kinds
 
 
 def search_advice(model: str) -> str:
@@ -11558,7 +11654,7 @@ class Order(NamedTuple):
         """What the endpoint takes, or else the model whose stream or WebSocket it is."""
         if self.no_schema or self.arguments is not None:
             return ModelSchema()
-        schema = await fetch_schema(endpoint_id)
+        schema = await fetch_schema(endpoint_id, self.asked)
         path = ROUTES[self.verb].path
         model = endpoint_id.removesuffix(path)
         is_unknown = schema.reason is not None and schema.reason.type == "not_found"
@@ -11580,7 +11676,8 @@ class Order(NamedTuple):
             raise Failure(
                 "invalid_arguments",
                 "; ".join(messages),
-                hint=hint_on_spoilt_json(self.asked.get("arg", {}).values()),
+                hint=hint_on_spoilt_json(self.asked.get("arg", {}).values())
+                or hint_on_count(self.task, fitted),
                 details=fitted.problems,
             )
         for name, value in self.asked.get("arg", {}).items():
@@ -11608,6 +11705,27 @@ class Order(NamedTuple):
         if schema.unchecked_note is not None:
             unchecked.notes.append(schema.unchecked_note)
         return unchecked
+
+
+def hint_on_count(task: Task, fitted: Fit) -> str | None:
+    """How to have more images than one job makes: by a batch, if that is all that is wrong."""
+    field = find_field(fitted.model_fields, FLAGS_BY_DEST["num_images"])
+    if field is None or {problem["field"] for problem in fitted.problems} != {field.name}:
+        return None
+    images = fitted.arguments.get(field.name)
+    if not isinstance(images, int):
+        return None
+    for jobs in range(2, MAX_JOBS_IN_HINT + 1):
+        count, rest = divmod(images, jobs)
+        if rest == 0 and not violations(count, field.schema):
+            return (
+                f"One job does not make {images}. A batch does: batch-{task.suffix} with the same"
+                f" value {jobs} times after {task.many[0].name}, --num-images {count} and no --seed"
+            )
+    return None
+
+
+MAX_JOBS_IN_HINT = 100
 
 
 def new_order(verb: str, task: Task, asked: Arguments, checks: Arguments) -> Order:
@@ -11686,10 +11804,18 @@ def plan_document(
         "url": url,
         "headers": options.headers(),
         "arguments": fitted.arguments,
-        "notes": fitted.notes + notes,
+        "notes": fitted.notes + notes_on_uploads(fitted) + notes,
         "schema": schema.state,
         "estimate": estimate,
     }
+
+
+def notes_on_uploads(fitted: Fit) -> list[str]:
+    """What a dry run leaves out."""
+    notes = []
+    for path in fitted.local_files:
+        notes.append(f"without --dry-run, {path} is uploaded, and its public URL is sent")
+    return notes
 
 
 async def arguments_to_send(
@@ -12307,6 +12433,7 @@ class Batch:
         self.job.saving = options.saving
         if options.saving.gallery:
             options.saving.gallery.expected = len(orders)
+        self._failures: list[Failure] = []
         pace = Pace()
         self.entries = [self._entry(index, order, pace) for index, order in enumerate(orders)]
         if past.journal:
@@ -12384,6 +12511,7 @@ class Batch:
             for ended in asyncio.as_completed(tasks):
                 line = await ended
                 self._count(line, line["index"] in skipped)
+                self._say_whose_files(line)
                 yield line
                 self.entries[line["index"]].job.was_printed()
         finally:
@@ -12407,6 +12535,7 @@ class Batch:
                 if job.unprinted:
                     outcome["result"] = job.unprinted[0]
                 outcome["error"] = failure.as_dict()
+                self._failures.append(failure)
         return {**entry.line, "request_id": job.request_id, **outcome}
 
     async def _response(self, entry: BatchEntry) -> Any:
@@ -12473,6 +12602,12 @@ class Batch:
             end = "skipped"
         self._tally[end] += 1
 
+    def _say_whose_files(self, line: Fields) -> None:
+        """Tell the files of a job from others' where the line is not printed."""
+        if self.options.saving.media:
+            for file in saved_in(line):
+                self.jobs[line["index"]].progress.say(f"saved {file['path']}")
+
     def _keep_unprinted(self) -> None:
         """Hold on to what was paid for when the batch was stopped before it was printed."""
         for entry in self.entries:
@@ -12509,12 +12644,48 @@ class Batch:
     def _failure(self) -> Failure:
         hint = None
         if self.past.journal:
-            hint = (
-                "Repeating the command costs nothing for jobs that fal has; --retry-failed"
-                " submits those that failed again, --retry-unknown those in doubt, for money."
-            )
+            hint = " ".join(self._ways_to_go_on())
         message = f"{self._tally['failed']} of {len(self.entries)} jobs failed: see their lines"
         return Failure("batch_failed", message, hint=hint)
+
+    def _ways_to_go_on(self) -> Iterator[str]:
+        """What can be done about the failures that there are, each of them in one way."""
+        ways = collections.defaultdict(list)
+        for failure in self._failures:
+            ways[way_after(failure)].append(failure)
+        for way, advice_text in WAYS_AFTER_FAILURES.items():
+            if ways[way]:
+                yield advice_text.format(jobs_in_words(ways[way]))
+
+
+# What to do about failed jobs of a batch that has a journal.
+WAYS_AFTER_FAILURES = {
+    "repeat": "Repeating the command goes on with {}, and costs nothing for what fal has.",
+    "retry failed": "--retry-failed submits {} again, for money.",
+    "retry unknown": "--retry-unknown submits {} again, for money.",
+    "change": "Change {} first: the same fails again.",
+}
+
+
+def way_after(failure: Failure) -> str:
+    """Which of these ways a job that failed may go."""
+    is_failed = failure.job is not None and failure.job.failed
+    if failure.type == "unknown_outcome":
+        return "retry unknown"
+    if failure.type == "client_cancelled" or failure.job_is_gone:
+        return "retry failed"
+    if is_failed and failure.retryable:
+        return "retry failed"
+    if is_failed or failure.status == 422:
+        return "change"
+    return "repeat"
+
+
+def jobs_in_words(failures_of_jobs: Iterable[Failure]) -> str:
+    """Which jobs of the batch they are, as the lines number them."""
+    indexes = sorted(failure.job.index or 0 for failure in failures_of_jobs if failure.job)
+    word = "job" if len(indexes) == 1 else "jobs"
+    return cut(f"{word} {', '.join(map(str, indexes))}", 100)
 
 
 async def run_batch(
@@ -13196,6 +13367,8 @@ async def cancel_job(model: str, request_id: str, *, client_timeout: float | Non
     """
     document = await request_cancellation(model, request_id, client_timeout)
     job_of_list(model, request_id).becomes(JobState.CANCELLED)
+    look = job_command("status", model, request_id, "--no-logs")
+    note(f"it may end all the same, and is billed then; how it ended: {look}")
     return document
 
 
@@ -13342,6 +13515,8 @@ def batch_text_to_image(
     """Run one job for each prompt: {"index", "prompt", "request_id", "result" or "error"} each.
 
     Lines come as jobs end. A job that fails takes no other with it; the exit status is then 1.
+    With --media, MEDIA lines come as jobs end too, those of one job together: before them, stderr
+    says which job saved which file, and {index} in --output puts that into its name.
     """
     return run_batch(T2I, model, prompts, **options)
 
@@ -13363,6 +13538,8 @@ def batch_image_to_video(
     """Run one job for each image: {"index", "image_url", "request_id", "result" or "error"} each.
 
     Lines come as jobs end. A job that fails takes no other with it; the exit status is then 1.
+    With --media, MEDIA lines come as jobs end too, those of one job together: before them, stderr
+    says which job saved which file, and {index} in --output puts that into its name.
     """
     return run_batch(I2V, model, image_urls, **options)
 
@@ -13410,7 +13587,7 @@ async def list_models(
         return await fetch_prices(price)
     models = await fetch_models(**filters)
     if not models:
-        note("no model matches; --categories shows the categories there are")
+        note(await why_no_model(**filters))
     if categories:
         return count_categories(models)
     return models
@@ -13934,12 +14111,17 @@ def leaves_a_job(failure: Failure) -> bool:
 def advice_on_the_model(failure: Failure) -> str | None:
     """What to do when the endpoint, its path, or its arguments are wrong."""
     model = failure.model
+    asked: Arguments = {}
+    if failure.job is not None:
+        asked = failure.job.asked
+    if failure.type == "already_completed" and failure.request_id:
+        return f"What it made, if it did: {result_command(model, failure.request_id)}"
     if failure.message.startswith("Path "):
-        return f"{near_models(str(model))} Few models stream or are realtime."
+        return f"{near_models(str(model), asked)} Few models stream or are realtime."
     if failure.status == 404 and failure.request_id:
         return "Check --model and --request-id; fal keeps results for a limited time."
     if failure.status == 404 and model:
-        return near_models(model)
+        return near_models(model, asked)
     if failure.type == "invalid_arguments" and failure.exit == Exit.USAGE:
         return f"What the model takes: {command_line('list-models', '--schema', model)}"
     if failure.status == 422 and model:
@@ -13949,8 +14131,12 @@ def advice_on_the_model(failure: Failure) -> str | None:
 
 def result_command(model: Any, request_id: Any, *flags: str) -> str:
     """The command that fetches a job's response."""
+    return job_command("result", model, request_id, *flags)
+
+
+def job_command(name: str, model: Any, request_id: Any, *flags: str) -> str:
     return command_line(
-        "result",
+        name,
         "--model",
         model,
         "--request-id",
