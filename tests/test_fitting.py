@@ -137,7 +137,10 @@ def test_no_prompt_is_an_empty_one_where_the_model_insists(fal: Sandbox, cli: Cl
 
 
 TAKES_NO = "the model takes no --"
-EMPTY_PROMPT = "the model requires its prompt: an empty one is sent, which the model may refuse"
+EMPTY_PROMPT = (
+    "the model requires its prompt: an empty one is sent, which the model may refuse; --prompt says"
+    " what to make"
+)
 
 
 # Problems, all at once and before anything is sent
@@ -249,6 +252,7 @@ def test_dry_run_sends_nothing(fal: Sandbox, cli: Cli, photo: Path) -> None:
         "arguments": {"image_url": "photo.jpg", "duration": "5", "prompt": ""},
         "notes": [
             EMPTY_PROMPT,
+            "without --dry-run, photo.jpg is uploaded, and its public URL is sent",
             "no estimate: no fal.ai key: FAL_KEY is not set",
         ],
         "schema": "fresh",
@@ -351,7 +355,10 @@ def not_checked(why: str) -> str:
 
 
 NOT_KNOWN = not_checked(f"fal's model search does not know {FLUX}. ")
-NOT_TOLD = not_checked(f"fal does not tell what {FLUX} takes\n")
+NOT_TOLD = not_checked(
+    f"fal does not tell what {FLUX} takes. Its page may tell: https://fal.ai/models/{FLUX}/api\n"
+)
+UNCHECKED = ". With --strict nothing is sent unchecked.\n"
 
 
 NO_DOCUMENTS = {
@@ -391,9 +398,9 @@ def test_generation_works_without_a_document(fal: Sandbox, cli: Cli, name: str) 
 SERVER_ERROR = Reply(500, json={"error": {"type": "server_error", "message": "Oh no"}})
 RATE_LIMITED = Reply(429, json={"error": {"type": "rate_limited", "message": "Too many"}})
 REFUSALS = {
-    "429": (RATE_LIMITED, "rate_limited", 1, True, "Too many\n"),
-    "500": (SERVER_ERROR, "server_error", 1, True, "Oh no\n"),
-    "503": (nginx(503), "gateway_error", 4, True, "fal's gateway answered HTTP 503\n"),
+    "429": (RATE_LIMITED, "rate_limited", 1, True, f"Too many{UNCHECKED}"),
+    "500": (SERVER_ERROR, "server_error", 1, True, f"Oh no{UNCHECKED}"),
+    "503": (nginx(503), "gateway_error", 4, True, f"fal's gateway answered HTTP 503{UNCHECKED}"),
     "a list": (Reply(200, json=[1]), "unexpected_answer", 1, False, "fal gave an answer"),
     "models that are no list": (
         Reply(200, json={"models": {"endpoint_id": FLUX}}),
@@ -408,7 +415,7 @@ REFUSALS = {
         "unexpected_answer",
         1,
         False,
-        "the JSON is nested too deeply\n",
+        f"the JSON is nested too deeply{UNCHECKED}",
     ),
 }
 
