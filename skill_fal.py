@@ -2209,7 +2209,7 @@ def lines_of_text(text: str, source: str) -> Places:
         elif line:
             places.append((f"line {number}", Line(line)))
     if comments:
-        note(f"{source}: {comments} line(s) that start with # and a space are comments")
+        note(f"{source}: {number_of(comments, 'line')} left out as comments (# and a space)")
     return without_quotes_of_spreadsheet(places, source)
 
 
@@ -2235,7 +2235,7 @@ def without_quotes_of_spreadsheet(places: Places, source: str) -> Places:
         if is_quoted_cell(line):
             line = Line(line[1:-1].replace('""', '"').strip())
         as_cells.append((place, line))
-    note(f"{source}: quotes around {len(quoted)} line(s) are left out")
+    note(f"{source}: quotes around {number_of(len(quoted), 'line')} are left out")
     return as_cells
 
 
@@ -6322,10 +6322,10 @@ class Journal:
     """What a batch knows of its jobs: how far each of them got, in this run and in those before.
 
     A step is {"job", "state", "at"}, after sent with "model", "about" and the "uploads" by
-    content, after accepted with "request_id", after done with "result" and then "saved",
-    its files. `job` is made of the endpoint and the arguments, local files by their content, so
-    that a changed list finds its jobs again. Without a path nothing is kept, nor by a dry run
-    that finds no file.
+    content, after accepted with "request_id", after done with "result" and then "saved", its
+    files, and with "billable_units" once fal has told them. `job` is made of the endpoint and the
+    arguments, local files by their content, so that a changed list finds its jobs again. Without
+    a path nothing is kept, nor by a dry run that finds no file.
     """
 
     def __init__(self, path: str | None, dry: bool = False) -> None:
@@ -6385,6 +6385,8 @@ class Journal:
         job.response = facts.get("result")
         if isinstance(facts.get("raw_result"), str):
             job.response = Raw(facts["raw_result"])
+        if job.request_id and is_bound(facts.get("billable_units")):
+            job.units[job.request_id] = facts["billable_units"]
         if is_list_of_saved(facts.get("saved")):
             job.saved = facts["saved"]
         if job.state == JobState.SENT:
@@ -6398,7 +6400,7 @@ class Journal:
             return {**about, "uploads": uploads} if uploads else about
 
         # Before the list of all jobs: what cannot be recorded here is not sent.
-        job.records.insert(0, functools.partial(self._record, name, what_is_sent))
+        job.records.insert(0, functools.partial(self._record, job, name, what_is_sent))
 
     def _name(self, content: str) -> str:
         """The name of the next job of this content; twins are told apart by their order."""
@@ -6408,6 +6410,7 @@ class Journal:
 
     def _record(
         self,
+        job: Job,
         name: str,
         what_is_sent: Callable[[], Fields],
         state: str,
@@ -6421,6 +6424,8 @@ class Journal:
             return
         if state == JobState.SENT:
             facts = what_is_sent()
+        else:
+            facts.update(present(billable_units=job.billable_units))
         if isinstance(facts.get("result"), Raw):  # not to be read back as JSON
             facts = {"result": None, "raw_result": str(facts["result"])}
         try:
@@ -10365,8 +10370,8 @@ async def reckoned(endpoint: str, fits: Sequence[Fit], limit: float | None) -> R
         return reckoning
     cost = f"{estimate.total_cost:.12g} USD ({estimate.basis})"
     message = (
-        f"{len(fits)} job(s) may cost {cost}, more than --max-cost {limit}: nothing was sent;"
-        f" {forecast.room_in(limit)}"
+        f"{number_of(len(fits), 'job')} may cost {cost}, more than --max-cost {limit}: nothing was"
+        f" sent; {forecast.room_in(limit)}"
     )
     details = [
         {"field": field, "message": str(value), "type": "estimate"}
@@ -10388,7 +10393,8 @@ async def fetch_forecast(endpoint: str, fits: Sequence[Fit]) -> Forecast:
         forecast = Forecast(quantities, history / len(fits))
         forecast.check()
     except Failure as failure:
-        message = f"the price of {len(fits)} job(s) of {endpoint} is not known: {failure.message}"
+        jobs = f"{number_of(len(fits), 'job')} of {endpoint}"
+        message = f"the price of {jobs} is not known: {failure.message}"
         raise Failure(
             "price_unknown",
             message,
@@ -12429,6 +12435,7 @@ class Batch:
         self._slots = asyncio.Semaphore(concurrency)
         self.uploads = Uploads()
         self._schema = ModelSchema()
+        self._skipped: set[int | None] = set()  # whose results the journal had
         self._tally: collections.Counter[str] = collections.Counter()
         self.job.saving = options.saving
         if options.saving.gallery:
@@ -12505,12 +12512,12 @@ class Batch:
 
         What has not ended when nobody listens any longer is cancelled.
         """
-        skipped = {job.index for job in self.jobs if job.state == JobState.DONE}
+        self._skipped = {job.index for job in self.jobs if job.state == JobState.DONE}
         tasks = [asyncio.create_task(self._line(entry)) for entry in self.entries]
         try:
             for ended in asyncio.as_completed(tasks):
                 line = await ended
-                self._count(line, line["index"] in skipped)
+                self._count(line)
                 self._say_whose_files(line)
                 yield line
                 self.entries[line["index"]].job.was_printed()
@@ -12594,11 +12601,11 @@ class Batch:
                 raise usage_error("the journal does not tell where its files were uploaded to")
         return with_urls(urls, fitted.arguments)
 
-    def _count(self, line: Fields, skipped: bool) -> None:
+    def _count(self, line: Fields) -> None:
         end = "done"
         if "error" in line:
             end = "failed"
-        elif skipped:
+        elif line["index"] in self._skipped:
             end = "skipped"
         self._tally[end] += 1
 
@@ -12626,11 +12633,10 @@ class Batch:
         parts = []
         for end in ("done", "failed", "skipped"):
             parts.append(f"{self._tally[end]} {end}")
-        units: list[float] = []
-        for job in self.jobs:
-            units += job.units.values()
-        if units:
-            parts.append(f"{sum(units):.12g} billable units{self._list_price_of(sum(units))}")
+        told = [job.units.values() for job in self.jobs if job.index not in self._skipped]
+        if any(told):
+            units = sum(itertools.chain.from_iterable(told))
+            parts.append(f"{number_of(units, 'billable unit')}{self._list_price_of(units)}")
         if self.reckoning:
             parts.append(f"estimated at {self.reckoning.total:.12g} USD")
         return f"jobs: {', '.join(parts)}"
@@ -13826,7 +13832,7 @@ def unreachable_failure(exc: BaseException, target: httpx.URL | None = None) -> 
     proxy = proxy_on_the_way(target or url_asked(exc))
     way = ""
     if proxy is not None:
-        way = f" by the proxy {proxy.place} ({proxy.variable})"
+        way = f" through the proxy {proxy.place} ({proxy.variable})"
         if proxy.url.startswith("https:") and "WRONG_VERSION_NUMBER" in reason_of(exc):
             return proxy_without_tls(proxy)
     return Failure("unreachable", f"fal could not be reached{way}: {reason_of(exc)}")
@@ -14117,7 +14123,7 @@ def advice_on_the_model(failure: Failure) -> str | None:
     if failure.type == "already_completed" and failure.request_id:
         return f"What it made, if it did: {result_command(model, failure.request_id)}"
     if failure.message.startswith("Path "):
-        return f"{near_models(str(model), asked)} Few models stream or are realtime."
+        return f"Few models stream or are realtime. {near_models(str(model), asked)}"
     if failure.status == 404 and failure.request_id:
         return "Check --model and --request-id; fal keeps results for a limited time."
     if failure.status == 404 and model:
@@ -14681,7 +14687,8 @@ class Parser(argparse.ArgumentParser):
             flag = flag_meant(word, self._option_string_actions, is_surplus=True)
             if flag is not None:
                 return f"Did you mean {flag}?"
-        if all(action.nargs == 0 for action in self._actions):  # nothing takes a text
+        takes_text = any(action.nargs != 0 for action in self._actions)
+        if not takes_text or words[0].startswith("-"):
             return None
         return 'A text with spaces is one argument, in double quotes: "A red car".'
 

@@ -117,7 +117,7 @@ def test_metadata_have_units_and_list_price(fal: Sandbox, cli: Cli, tmp_path: Pa
     batch = ("batch-t2i", "--model", FLUX, "--prompts", "A", "--metadata", "--max-cost", "9")
     done = cli(*batch, "--output", "three/")
     assert metadata(tmp_path / "three") == (1, 0.04)
-    said = "1 billable units (0.04 USD by fal's list), estimated at "
+    said = "1 billable unit (0.04 USD by fal's list), estimated at "
     assert said in done.stderr.splitlines()[-1]
     assert billed(done.stderr) == []
 

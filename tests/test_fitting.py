@@ -438,11 +438,11 @@ def test_a_look_up_without_a_network(fal: Sandbox, cli: Cli) -> None:
     assert (done.status, done.stdout, done.error["type"]) == (4, "", "unreachable")
     assert done.error["retryable"] is True
     assert "Did you mean" not in done.stderr
-    assert submit(cli).startswith(not_checked("fal could not be reached by the proxy"))
+    assert submit(cli).startswith(not_checked("fal could not be reached through the proxy"))
     argv = ("submit-t2i", "--model", FLUX, "--prompt", "A cat", "--dry-run")
     notes = cli(*argv).json["notes"]
     assert notes[0].startswith(
-        "the model's arguments were not checked: fal could not be reached by the proxy"
+        "the model's arguments were not checked: fal could not be reached through the proxy"
     )
 
 

@@ -151,7 +151,7 @@ def test_a_price_that_is_not_known_is_above_any_limit(fal: Sandbox, cli: Cli, ca
     done = cli("batch-t2i", *BATCH, "--max-cost", "1000")
     assert (done.status, done.stdout, done.error["type"]) == (2, "", "price_unknown")
     assert said in done.error["message"]
-    assert f"the price of 5 job(s) of {FLUX} is not known" in done.error["message"]
+    assert f"the price of 5 jobs of {FLUX} is not known" in done.error["message"]
     assert "--max-cost" in done.error["hint"]
     assert done.error["retryable"] == (case == "an error")
     assert paid(fal) == []
@@ -205,7 +205,7 @@ def test_the_images_of_each_job_of_a_batch_count(cli: Cli, tmp_path: Path) -> No
     (tmp_path / "jobs").write_text('{"prompt": "A", "num_images": 3}\nB\n')
     argv = ("--model", FLUX, "--prompts-file", "jobs", "--num-images", "2")
     done = cli("batch-t2i", *argv, "--max-cost", "0.5")
-    assert "2 job(s) may cost 0.85 USD (5 images x 0.17 USD an image)" in done.error["message"]
+    assert "2 jobs may cost 0.85 USD (5 images x 0.17 USD an image)" in done.error["message"]
 
 
 def test_a_job_makes_an_image_where_nothing_tells_how_many(fal: Sandbox, cli: Cli) -> None:
@@ -286,7 +286,7 @@ def test_a_dry_run_needs_neither_key_nor_network(fal: Sandbox, cli: Cli) -> None
     fal.on("*", "api.fal.ai", "*", fal.always(Cut("request")))
     done = cli("submit-t2i", *T2I, "--dry-run")
     assert (done.status, done.stderr, done.json["estimate"]) == (0, "", None)
-    assert f"no estimate: the price of 1 job(s) of {FLUX} is not known" in done.json["notes"][-1]
+    assert f"no estimate: the price of 1 job of {FLUX} is not known" in done.json["notes"][-1]
 
 
 def test_a_dry_run_of_a_model_without_a_price(cli: Cli) -> None:
@@ -391,7 +391,7 @@ def test_the_sum_stands_before_the_error(cli: Cli) -> None:
 def test_results_from_the_journal_are_skipped_and_not_billed(cli: Cli) -> None:
     argv = ("batch-t2i", "--model", FLUX, "--journal", "journal", "--prompts", "A", "B")
     assert cli(*argv).status == 0
-    said = "jobs: 1 done, 0 failed, 2 skipped, 1 billable units"
+    said = "jobs: 1 done, 0 failed, 2 skipped, 1 billable unit"
     assert last_line(cli(*argv, "C").stderr) == said
     assert last_line(cli(*argv).stderr) == "jobs: 0 done, 0 failed, 2 skipped"
 
@@ -401,7 +401,7 @@ def test_the_sum_of_a_batch_that_is_given_up(cli: Cli, clock: Clock) -> None:
     done = cli("batch-t2i", *argv, env=clock.env(LEAP))
     assert (done.status, last_line(done.stderr)) == (
         5,
-        "jobs: 1 done, 0 failed, 0 skipped, 1 billable units",
+        "jobs: 1 done, 0 failed, 0 skipped, 1 billable unit",
     )
 
 
@@ -414,7 +414,7 @@ def test_units_that_are_not_told_are_left_out(fal: Sandbox, cli: Cli, told: str 
     fal.on("GET", "queue.fal.run", RESULT, Reply(200, json={"images": []}, headers=headers))
     argv = ("--model", FLUX, "--prompts", "A", "B")
     alone = last_line(cli("batch-t2i", *argv).stderr)
-    assert alone == "jobs: 2 done, 0 failed, 0 skipped, 1 billable units"
+    assert alone == "jobs: 2 done, 0 failed, 0 skipped, 1 billable unit"
     fal.on("GET", "queue.fal.run", RESULT, fal.always(Reply(200, json={}, headers=headers)))
     assert last_line(cli("batch-t2i", *argv).stderr) == "jobs: 2 done, 0 failed, 0 skipped"
 
@@ -431,7 +431,7 @@ def test_a_result_that_is_fetched_twice_counts_once(fal: Sandbox, cli: Cli) -> N
     fal.on("GET", "queue.fal.run", RESULT, Cut("body"))
     done = cli("batch-t2i", "--model", FLUX, "--prompts", "A")
     assert len([r for r in fal.requests if r.path.endswith(next(iter(fal.jobs)))]) == 2
-    assert last_line(done.stderr).endswith("0 skipped, 1 billable units")
+    assert last_line(done.stderr).endswith("0 skipped, 1 billable unit")
 
 
 # list-models --price

@@ -462,7 +462,7 @@ SAID = {  # and the characters of it that are shown
     "detail": 1500,
     "event": 80,
     "event of an error": 1200,
-    "price": 1200 - len(f"the price of 1 job(s) of {FLUX} is not known: fal's unit_price is 1 "),
+    "price": 1200 - len(f"the price of 1 job of {FLUX} is not known: fal's unit_price is 1 "),
     "upload": 80,
     "file": 200 - len("http://x/"),
 }

@@ -260,7 +260,7 @@ def test_comments(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text(COMMENTED)
     done = cli(*BATCH, "--prompts-file", "prompts.txt")
     assert prompts_of(done) == ["#sunset", "A cat # 1", "#1 fan", "## two", "- a dog"]
-    assert "note: prompts.txt: 4 line(s) that start with # and a space are comments" in done.stderr
+    assert "note: prompts.txt: 4 lines left out as comments (# and a space)" in done.stderr
     done = cli(*BATCH, "--prompts-file", "prompts.txt", "--quiet")
     assert (len(done.lines), done.stderr) == (5, "")
 
