@@ -84,6 +84,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
 
 import argparse
 import base64
+import bisect
 import collections
 import contextlib
 import contextvars
@@ -9897,10 +9898,9 @@ def text_in_lines(text: str, font: Any, width: int, most_lines: int) -> str:
 
 def line_within(text: str, font: Any, width: int) -> str:
     """As many words of a text as fit, or as many characters of the first; one at least."""
-    count = 1
-    while count < len(text) and font.getlength(text[: count + 1]) <= width:
-        count += 1
-    if count == len(text) or text[count] == " ":
+    counts = range(2, len(text) + 1)
+    count = 1 + bisect.bisect_right(counts, width, key=lambda end: font.getlength(text[:end]))
+    if count >= len(text) or text[count] == " ":
         return text[:count]
     words = text[:count].rpartition(" ")[0]
     return words or text[:count]

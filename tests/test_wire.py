@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import test_fitting
+import test_gallery
 import test_journal
 import test_money
 import test_once
@@ -163,7 +164,10 @@ def test_every_command_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", LOCAL.values())
 def test_the_tests_named_above_exist(name: str) -> None:
-    modules = (test_fitting, test_journal, test_money, test_once, test_prompts_files, test_saving)
+    modules = (
+        *(test_fitting, test_gallery, test_journal, test_money, test_once),
+        *(test_prompts_files, test_saving),
+    )
     homes = (globals(), *map(vars, modules))
     assert any(callable(home.get(name)) for home in homes)
 
