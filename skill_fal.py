@@ -9462,7 +9462,7 @@ class Gallery:
             if GALLERY_MARK.encode() in file.read(MARK_WITHIN):
                 return
         hint = "Name another file, or add --overwrite."
-        raise usage_error(f"--gallery: {self.path} exists, and is no gallery", hint)
+        raise usage_error(f"{self.path} is no gallery, and is not overwritten", hint)
 
     def show(self, job: Job, failure: Failure | None = None) -> None:
         """Show what became of a job; the last word on it counts."""
@@ -9898,7 +9898,7 @@ def text_in_lines(text: str, font: Any, width: int, most_lines: int) -> str:
 
 def line_within(text: str, font: Any, width: int) -> str:
     """As many words of a text as fit, or as many characters of the first; one at least."""
-    counts = range(2, len(text) + 1)
+    counts = range(2, min(len(text), width) + 1)  # a character is a pixel wide at least
     count = 1 + bisect.bisect_right(counts, width, key=lambda end: font.getlength(text[:end]))
     if count >= len(text) or text[count] == " ":
         return text[:count]
@@ -12438,9 +12438,12 @@ class Batch:
         self._skipped: set[int | None] = set()  # whose results the journal had
         self._tally: collections.Counter[str] = collections.Counter()
         self.job.saving = options.saving
-        if options.saving.gallery:
-            options.saving.gallery.expected = len(orders)
         self._failures: list[Failure] = []
+        gallery = options.saving.gallery
+        if gallery is not None:
+            gallery.expected = len(orders)
+            if past.journal and absolute_path(past.journal) == gallery.path:
+                raise usage_error("--journal and --gallery name the same file")
         pace = Pace()
         self.entries = [self._entry(index, order, pace) for index, order in enumerate(orders)]
         if past.journal:

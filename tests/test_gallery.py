@@ -262,6 +262,8 @@ def test_what_is_no_gallery_is_not_replaced(cli: Cli, refusal: Refusal, tmp_path
         refusal(*RUN, "--gallery", name)
     error = refusal(*RUN, "--output", "g.PNG", "--gallery", "./g.png")
     assert "the same file" in error["message"]
+    error = refusal(*BATCH, "--prompts", "A", "--journal", "j.html", "--gallery", "j.html")
+    assert "the same file" in error["message"]
     for name in ("mine.html", "mine.png"):
         argv = (*RUN, "--output", "out/", "--gallery", name)
         assert cli(*argv, "--overwrite").status == 0
