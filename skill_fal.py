@@ -9305,7 +9305,8 @@ details p {
   margin: 0.4rem 0 0; padding: 0.5rem 0.7rem; max-height: 16rem; overflow: auto;
   white-space: pre-wrap; background: var(--shade); border-radius: 0.4rem; font-size: 0.875rem;
 }
-.wrong { margin: 0.5rem 0 0; color: var(--bad); }
+.wrong { margin: 0.5rem 0 0; color: var(--bad); font-weight: inherit; }
+strong.wrong { display: block; margin: 0.2rem 0 0; }
 .hint { margin: 0.2rem 0 0; color: var(--dim); font-size: 0.875rem; }
 dl {
   display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.1rem 0.8rem;
@@ -9393,7 +9394,16 @@ def gallery_entry(job: Job, failure: Failure | None) -> GalleryEntry:
     entry = GalleryEntry(label, topic_in_gallery(job), words, files)
     if failure is None:
         return entry
-    return entry._replace(error=cut(failure.message), hint=advice(failure))
+    return entry._replace(error=reasons_of(failure), hint=advice(failure))
+
+
+def reasons_of(failure: Failure) -> str:
+    """What went wrong, with the reasons that its details alone tell."""
+    texts = [failure.message]
+    for row in failure.details or []:
+        if row["message"] not in failure.message:
+            texts.append(row["message"])
+    return cut("; ".join(texts))
 
 
 def gallery_file(job: Job, facts: Arguments, position: int) -> GalleryFile:
@@ -9644,9 +9654,9 @@ def figure(file: GalleryFile, entry: GalleryEntry, folder: str) -> str:
     if len(entry.files) > 1 and not entry.label:
         words.insert(0, f'<span class="number">{file.number}</span>')
     words.append(f'<span class="size">{", ".join(size_of_file(file))}</span>')
-    lines = [f"<figcaption>{' '.join(words)}</figcaption>"]
     if file.is_flagged:
-        lines.append('<figcaption class="wrong">Flagged by the content checker</figcaption>')
+        words.append('<strong class="wrong">Flagged by the content checker</strong>')
+    lines = [f"<figcaption>{' '.join(words)}</figcaption>"]
     view = view_of_file(file, link, as_html(entry.topic or file.name))
     if view:
         lines.insert(0, f'<div class="view">{view}</div>')

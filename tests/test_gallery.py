@@ -24,7 +24,7 @@ VOID = {"meta", "img"}
 TAGS = VOID | {
     *("html", "head", "title", "style", "body", "header", "main", "article", "div"),
     *("figure", "figcaption", "a", "bdi", "span", "h1", "h2", "p", "dl", "dt", "dd"),
-    *("details", "summary", "video", "audio"),
+    *("details", "summary", "video", "audio", "strong"),
 }
 
 
@@ -231,6 +231,18 @@ def test_every_command_that_saves_has_a_gallery(
     assert all("A cat" in job.text for job in shown)
     saved = {Path(line.removeprefix("MEDIA:")) for line in lines}
     assert {path for job in shown for path in files_of(page, job)} == saved
+
+
+def test_a_file_that_is_lost_or_flagged_is_told(fal: Sandbox, cli: Cli, tmp_path: Path) -> None:
+    uris = (data_uri(png("red")), "http://127.0.0.1/lost.png", data_uri(png("blue")))
+    answers(fal, *uris, has_nsfw_concepts=[True, False, False])
+    done = cli(*RUN, "--gallery", "g.html", "--output", "out/")
+    assert (done.status, len(done.json["downloaded_files"])) == (1, 2)
+    (job,) = articles(tmp_path / "g.html")
+    assert done.error["message"] in job.text
+    assert done.error["details"][0]["message"] in job.text
+    captions = [caption.text for caption in job.all("figcaption")]
+    assert ["Flagged" in caption for caption in captions] == [True, False]
 
 
 def test_a_job_that_fails_is_shown_and_handed_to_nobody(cli: Cli, tmp_path: Path) -> None:
