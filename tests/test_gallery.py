@@ -334,3 +334,19 @@ def test_a_sheet_takes_any_text(cli: Cli, tmp_path: Path) -> None:
         assert sheet.format == "JPEG"
         assert max(sheet.size) <= skill_fal.SHEET_SIDE
     assert cli(*BATCH, "--gallery", "g.jpg", "--prompts", "A cat").status == 0
+
+
+def test_a_sheet_keeps_the_order_of_jobs_and_what_agents_can_take(tmp_path: Path) -> None:
+    """Whatever job ends first, and though noise is not to be compressed."""
+    sheet = skill_fal.Sheet("g.png")
+    for place, colour in ((2, "#0000ff"), (0, "#ff0000"), (1, "#00ff00")):
+        path = tmp_path / f"{place}.png"
+        path.write_bytes(png(colour))
+        file = skill_fal.GalleryFile(str(path), "image/png", 1, None, place, False)
+        sheet.add(place, skill_fal.GalleryEntry(str(place), "", {}, [file]))
+    (tmp_path / "g.png").write_bytes(sheet.content(""))
+    shown = colours_of(tmp_path / "g.png")
+    firsts = [min(shown[colour]) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    assert firsts == sorted(firsts)
+    noise = [Image.effect_noise((2048, 1024), 120) for _ in range(3)]
+    assert len(sheet._encoded(Image.merge("RGB", noise))) <= skill_fal.MAX_SHEET_BYTES
