@@ -2017,9 +2017,10 @@ SAVE = (
     output_flag(
         "--gallery FILE",
         "show the saved files with their prompts in one page (FILE ends in .html) or picture (.png,"
-        " .jpg), written anew as each job ends; without --output they are saved to the current"
-        " folder",
+        " .jpg), written anew as each job ends; comes again for both; without --output they are"
+        " saved to the current folder",
         read_gallery_path,
+        action="append",
     ),
 )
 AGAIN = (
@@ -6014,7 +6015,7 @@ def seconds_from_now(seconds: float) -> float:
 @contextlib.asynccontextmanager
 async def fal_session(job: Job, seconds: float | None = None) -> AsyncIterator[None]:
     """Have fal_client's async functions ready for one job, for so many seconds at most."""
-    with completing_gallery(job), failures(job):
+    with completing_galleries(job), failures(job):
         async with CONNECTION.opened_with_key():
             if CURRENT_JOB.get(None) is None:
                 RUN.job = job
@@ -8262,8 +8263,8 @@ class Saving:
     """What becomes of the files of a result; the keywords are those of the output flags.
 
     `output` is a folder, a file name or a template, `max_bytes` the most that a file may have;
-    with `media` or a `gallery`, files go to the current folder if nothing else is said, and with
-    `media` only the last event of a stream counts.
+    with `media` or a `gallery` (or several), files go to the current folder if nothing else is
+    said, and with `media` only the last event of a stream counts.
     """
 
     def __init__(
@@ -8273,7 +8274,7 @@ class Saving:
         max_bytes: int | None = None,
         media: bool = False,
         metadata: bool = False,
-        gallery: str | None = None,
+        gallery: str | Sequence[str] = (),
     ) -> None:
         if output is None and (media or gallery):
             output = "."
@@ -8289,12 +8290,11 @@ class Saving:
         self._names: set[str] = set()  # given to files by this command, in folded case
         self._reserved: list[str] = []  # of the names that are being given
         self._counts: dict[str, int] = {}  # by a folded name: no lower number of it is free
-        self.gallery = Gallery(gallery, overwrite) if gallery else None
+        self.galleries = [Gallery(path, overwrite) for path in dict.fromkeys(as_list(gallery))]
+        self._names.update(gallery.path.casefold() for gallery in self.galleries)
         file = self.target.file if self.target else None
-        if self.gallery:
-            self._names.add(self.gallery.path.casefold())
-            if file and absolute_path(file).casefold() in self._names:
-                raise usage_error(f"--output and --gallery name the same file: {file}")
+        if file and absolute_path(file).casefold() in self._names:
+            raise usage_error(f"--output and --gallery name the same file: {file}")
         if file and not self._is_free(absolute_path(file)):
             hint = "Name another file, or add --overwrite."
             raise usage_error(
@@ -8317,10 +8317,11 @@ class Saving:
             return paths
 
     def show(self, job: Job, failure: Failure | None = None) -> None:
-        """Show in the gallery what became of a job, unless the command ends before it is sent."""
+        """Show in galleries what became of a job, unless the command ends before it is sent."""
         is_known = job.paid or job.request_id is not None or job.index is not None
-        if self.gallery is not None and (is_known or failure is None):
-            self.gallery.show(job, failure)
+        if is_known or failure is None:
+            for gallery in self.galleries:
+                gallery.show(job, failure)
 
     def keep(self, files: Iterable[Fields]) -> None:
         """Give none of these names away: they are those of other jobs' files."""
@@ -9542,20 +9543,19 @@ class Gallery:
 
 
 @contextlib.contextmanager
-def completing_gallery(job: Job) -> Iterator[None]:
-    """Have the gallery of a command complete when its job ends, or all jobs of its batch."""
-    gallery = None
+def completing_galleries(job: Job) -> Iterator[None]:
+    """Have the galleries of a command complete when its job ends, or all jobs of its batch."""
+    galleries: list[Gallery] = []
     if job.index is None and job.saving is not None:
-        gallery = job.saving.gallery
-    if gallery is None:
-        yield
-        return
+        galleries = job.saving.galleries
     try:
         yield
     finally:
-        gallery.complete()
-    if gallery.failure is not None:
-        raise gallery.failure.happened_to(job)
+        for gallery in galleries:
+            gallery.complete()
+    for gallery in galleries:
+        if gallery.failure is not None:
+            raise gallery.failure.happened_to(job)
 
 
 # A page
@@ -12449,8 +12449,7 @@ class Batch:
         self._tally: collections.Counter[str] = collections.Counter()
         self.job.saving = options.saving
         self._failures: list[Failure] = []
-        gallery = options.saving.gallery
-        if gallery is not None:
+        for gallery in options.saving.galleries:
             gallery.expected = len(orders)
             if past.journal and absolute_path(past.journal) == gallery.path:
                 raise usage_error("--journal and --gallery name the same file")
@@ -14700,8 +14699,8 @@ class Parser(argparse.ArgumentParser):
             flag = flag_meant(word, self._option_string_actions, is_surplus=True)
             if flag is not None:
                 return f"Did you mean {flag}?"
-        takes_text = any(action.nargs != 0 for action in self._actions)
-        if not takes_text or words[0].startswith("-"):
+        wants_text = any(action.nargs != 0 for action in self._actions)
+        if not wants_text or words[0].startswith("-"):
             return None
         return 'A text with spaces is one argument, in double quotes: "A red car".'
 
@@ -14899,16 +14898,19 @@ def perform(entry: Command, values: Fields) -> None:
     if hasattr(outcome, "__await__") or hasattr(outcome, "__aiter__"):
         with saying_what_is_billed():
             asyncio.run(deliver(outcome, as_text))
-        hand_over_gallery()
+        hand_over_galleries()
     else:
         console.show(outcome, as_text)
 
 
-def hand_over_gallery() -> None:
-    """With --media, print the line of the gallery, which is the last, if it shows a file."""
+def hand_over_galleries() -> None:
+    """With --media, print the lines of galleries that show a file, which are the last."""
     saving = RUN.job.saving
-    if console.media and saving is not None and saving.gallery and saving.gallery.shows_files:
-        console.hand_over(saving.gallery.path)
+    if not console.media or saving is None:
+        return
+    for gallery in saving.galleries:
+        if gallery.shows_files:
+            console.hand_over(gallery.path)
 
 
 @contextlib.contextmanager
@@ -15045,7 +15047,7 @@ def print_what_is_paid_for() -> None:
             console.emit(document, whole=True)
         RUN.job.was_printed()
         RUN.unprinted_ids = []
-        hand_over_gallery()
+        hand_over_galleries()
     except BrokenPipeError:
         silence(sys.stdout)
     except (Failure, RecursionError):
