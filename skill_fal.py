@@ -4810,13 +4810,25 @@ class Proxy(NamedTuple):
 
 def proxy_for(url: httpx.URL) -> Proxy | None:
     """The proxy that leads to a URL; None where the way is direct."""
-    settings = urllib_request.getproxies()  # the environment's, or else the system's
-    for kind in (url.scheme, "all"):
-        if settings.get(kind):
-            if is_exempt(url, settings.get("no", "")):
-                return None
-            return read_proxy(proxy_variable(kind), settings[kind])
-    return None
+    kind = kind_of_proxy(url)
+    if kind is None or variable_left_out(url):
+        return None
+    return read_proxy(proxy_variable(kind), urllib_request.getproxies()[kind])
+
+
+def kind_of_proxy(url: httpx.URL) -> str | None:
+    """Which of the proxies is for a URL, by the environment or else the system."""
+    settings = urllib_request.getproxies()
+    kinds = (kind for kind in (url.scheme, "all") if settings.get(kind))
+    return next(kinds, None)
+
+
+def variable_left_out(url: httpx.URL) -> str | None:
+    """The variable of the proxy that would lead to a URL if NO_PROXY did not name the host."""
+    kind = kind_of_proxy(url)
+    if kind is None or not is_exempt(url, urllib_request.getproxies().get("no", "")):
+        return None
+    return proxy_variable(kind)
 
 
 def proxy_variable(kind: str) -> str:
@@ -13841,13 +13853,25 @@ def realtime_failure(exc: Any) -> Failure:
 
 
 def unreachable_failure(exc: BaseException, target: httpx.URL | None = None) -> Failure:
-    proxy = proxy_on_the_way(target or url_asked(exc))
+    url = target or url_asked(exc)
+    proxy = proxy_on_the_way(url)
     way = ""
     if proxy is not None:
         way = f" through the proxy {proxy.place} ({proxy.variable})"
         if proxy.url.startswith("https:") and "WRONG_VERSION_NUMBER" in reason_of(exc):
             return proxy_without_tls(proxy)
-    return Failure("unreachable", f"fal could not be reached{way}: {reason_of(exc)}")
+    message = f"fal could not be reached{way}: {reason_of(exc)}"
+    return Failure("unreachable", message, hint=hint_on_no_proxy(url))
+
+
+def hint_on_no_proxy(url: httpx.URL | None) -> str | None:
+    """What to do where a proxy might have led to a URL."""
+    variable = None
+    if url is not None:
+        variable = variable_left_out(over_http(url))
+    if url is None or variable is None:
+        return None
+    return f"NO_PROXY keeps {url.host} from {variable}: correct it, then repeat the command."
 
 
 def proxy_without_tls(proxy: Proxy) -> Failure:
@@ -13863,7 +13887,12 @@ def proxy_on_the_way(target: httpx.URL | None) -> Proxy | None:
     """The proxy that leads to a URL, be it one of WebSockets; None for an unknown URL."""
     if target is None:
         return None
-    return proxy_for(target.copy_with(scheme=target.scheme.replace("ws", "http")))
+    return proxy_for(over_http(target))
+
+
+def over_http(url: httpx.URL) -> httpx.URL:
+    """The URL by which a proxy is chosen for one that may be a WebSocket's."""
+    return url.copy_with(scheme=url.scheme.replace("ws", "http"))
 
 
 def url_asked(exc: BaseException) -> httpx.URL | None:
@@ -14642,6 +14671,8 @@ class Progress:
 
 def state_in_words(fields: Fields) -> str:
     """Such as "in queue, 3 ahead"."""
+    if fields.get("error_type") == "client_cancelled":
+        return "cancelled"
     if fields.get("error"):
         return "failed"
     state: str = fields["status"].lower().replace("_", " ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
@@ -476,6 +477,20 @@ def test_an_entry_that_is_about_fal_is_heeded(machine: Machine, value: str) -> N
     done = machine.run(RUN, {"HTTPS_PROXY": proxy, "no_proxy": value})
     assert done.status == 0, done.stderr
     assert (done.tunnels, done.connected) == (set(), {FAL})
+
+
+def test_a_host_that_no_proxy_keeps_from_its_proxy(machine: Machine) -> None:
+    """Where names are known to the proxy alone."""
+    env = {"HTTPS_PROXY": machine.network.env["HTTPS_PROXY"], "NO_PROXY": "*"}
+    done = machine.network.run(
+        "submit-t2i",
+        *RUN[1:],
+        names={},
+        env={**machine.env, **env},
+        folder=machine.folder,
+    )
+    assert (done.status, done.error["type"]) == (4, "unreachable")
+    assert re.match(r"NO_PROXY keeps \S+ from HTTPS_PROXY: ", done.error["hint"])
 
 
 def test_every_command_gets_along_with_a_companys_no_proxy(
