@@ -1060,6 +1060,7 @@ PICTURE_ENDS = {
     "image/gif": (b"\0;", 2),
 }
 MARK_BYTES = 32  # of the start of a clip or a sound: text that comes behind them is no part of it
+HEAD_OF_SOUND = 128  # bytes at most of a sound beside its samples, names of programs included
 TEXT_BYTES = bytes([*range(0x20, 0x7F), *b"\t\n\r"])
 
 # Pillow's names of the formats that pictures are read in, and the most that one may have.
@@ -7490,7 +7491,7 @@ def read_to_the_end(path: str, content: bytes) -> str:
             image.load()
         if is_mostly_text(behind_the_end(content_type, content), at_least=8):
             raise usage_error(f"text stands behind the picture: {path}")
-    elif is_mostly_text(content[MARK_BYTES:]):
+    elif is_mostly_text(content[MARK_BYTES:]) and not is_silent(content):
         raise usage_error(f"not a media file, but text behind the start of one: {path}")
     return content_type
 
@@ -7512,7 +7513,15 @@ def is_mostly_text(content: bytes, at_least: int = 1) -> bool:
     rest = content.replace(b"\0", b"").replace(b"\xff", b"").strip()
     if len(rest) < at_least:
         return False
-    return is_utf8(rest) or len(rest.translate(None, delete=TEXT_BYTES)) * 20 < len(rest)
+    others = rest.translate(None, delete=TEXT_BYTES)
+    controls = others.translate(None, delete=bytes(range(0x80, 0x100)))
+    is_in_ascii = len(others) * 20 < len(rest)
+    return is_in_ascii or (len(controls) * 20 < len(rest) and is_utf8(rest))
+
+
+def is_silent(content: bytes) -> bool:
+    """Whether there is nothing but zeros behind a head, as in a sound that has no sound."""
+    return len(content.replace(b"\0", b"")) < min(HEAD_OF_SOUND, len(content) // 8)
 
 
 def is_utf8(content: bytes) -> bool:
@@ -10176,7 +10185,7 @@ async def why_no_model(
     if category:
         return (
             f"no model of the category {category} matches {search!r}: search for fewer or other"
-            " words, or without --category"
+            " words, without --search, or without --category"
         )
     return f"no model matches {search!r}: search for fewer or other words"
 
@@ -10718,7 +10727,10 @@ async def costs_of(jobs: Iterable[Fields]) -> list[Fields]:
     rows.sort(key=lambda row: str(row["day"]), reverse=True)
     total = total_of_costs(rows)
     if total["unknown"]:
-        note(f"{total['unknown']} of {total['jobs']} jobs are in no sum: fal told no units of them")
+        note(
+            f"{total['unknown']} of {total['jobs']} jobs are in no sum: fal has told no units of"
+            " them, as of no call of realtime; --live asks about those that have not ended"
+        )
     note(f"costs are {COSTS_BASIS}, which is at {BILLING_PAGE}")
     return [*rows, total]
 
@@ -13483,6 +13495,8 @@ def realtime(model: str, **values: Any) -> Any:
 
     Binary values in an answer are printed as data URIs. --path replaces /realtime.
     """
+    if "seed" in values and values.get("rounds", 1) > 1:
+        note("each of the rounds costs a call, and all are alike: they have one --seed")
     content = ("prompt", "image_url", "arg", "extra_json", "arguments")
     if not any(name in values for name in content):
         message = "one of --prompt, --image-url, --arg and --arguments-json is required"
@@ -14446,11 +14460,15 @@ class Console:
                 os.set_blocking(stream.fileno(), True)  # or a pipe takes 64 KiB and no more
 
     def show(self, document: Any, as_text: Callable[[Any], str] | None = None) -> None:
-        """Print the one document of a command, as JSON or as text for people."""
-        if as_text:
-            self._print(unmarked(redact(as_text(document))))
-        else:
+        """Print the one document of a command, as JSON or as text for people; a list that is empty
+        has no line.
+        """
+        if as_text is None:
             self.emit(document)
+            return
+        text = as_text(document)
+        if text:
+            self._print(unmarked(redact(text)))
 
     def emit(self, document: Any, whole: bool = False) -> None:
         """Print JSON; or, with --media, the files that were saved if that tells all."""

@@ -170,7 +170,8 @@ def test_costs_are_summed_by_day_and_endpoint(fal: Sandbox, cli: Cli, tmp_path: 
     ]
     assert done.stderr.splitlines() == [
         "note: fal names no price of somebody/secret: what its jobs come to is not known",
-        "note: 2 of 7 jobs are in no sum: fal told no units of them",
+        "note: 2 of 7 jobs are in no sum: fal has told no units of them, as of no call of realtime;"
+        " --live asks about those that have not ended",
         f"note: costs are {BASIS}, which is at https://fal.ai/dashboard/billing",
     ]
     (request,) = fal.requests

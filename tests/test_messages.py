@@ -70,12 +70,18 @@ def test_did_you_mean_a_model_of_the_same_kind(fal: Sandbox, cli: Cli) -> None:
 )
 def test_what_no_model_matches(cli: Cli, flags: tuple[str, ...], said: str, not_said: str) -> None:
     done = cli("list-models", *flags)
-    assert (done.status, done.stdout.strip()) == (0, "")
+    assert (done.status, done.stdout) == (0, "")
     assert said in done.notes
     assert not_said not in done.notes
 
 
 # What is sent
+
+
+def test_rounds_with_one_seed_are_alike(cli: Cli) -> None:
+    argv = ("realtime", "--model", FLUX, "--prompt", "A cat", "--rounds", "2")
+    assert "alike" in cli(*argv, "--seed", "7").notes
+    assert cli(*argv).notes == ""
 
 
 def test_what_stands_around_a_prompt_is_left_out_with_a_word(

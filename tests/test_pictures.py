@@ -10,6 +10,7 @@ import random
 import struct
 import subprocess
 import sys
+import wave
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -93,6 +94,26 @@ def test_a_text_of_any_script_behind_a_media_head_stays_here(
     extra = json.dumps({"end_video_url": "clip.mp4"})
     argv = (*I2V, "--image-url", "https://example.com/a.png", "--extra-json", extra)
     assert_refused(fal, cli(*argv))
+
+
+@pytest.mark.parametrize("sample", [b"\0\0", b"\1\0"], ids=["silent", "nearly silent"])
+def test_a_sound_without_much_of_a_sound_is_one(
+    fal: Sandbox, cli: Cli, tmp_path: Path, sample: bytes
+) -> None:
+    with wave.open(str(tmp_path / "voice.wav"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(sample * 8000)
+    picture = ("--image-url", "https://example.com/a.png")
+    model = ("--model", "fal-ai/creatify/aurora")
+    done = cli("submit-i2v", *model, *picture, "--arg", "audio_url=voice.wav")
+    assert done.status == 0, done.stderr
+    (upload,) = fal.uploads
+    assert (upload.content_type, upload.content) == (
+        "audio/wav",
+        (tmp_path / "voice.wav").read_bytes(),
+    )
 
 
 @each(HEADS, "head")
