@@ -6400,8 +6400,9 @@ class Journal:
         job.response = facts.get("result")
         if isinstance(facts.get("raw_result"), str):
             job.response = Raw(facts["raw_result"])
-        if job.request_id and is_bound(facts.get("billable_units")):
-            job.units[job.request_id] = facts["billable_units"]
+        units = as_number(facts.get("billable_units"))
+        if job.state == JobState.DONE and job.request_id and units is not None:
+            job.units[job.request_id] = units  # nobody asks fal about the job again
         if is_list_of_saved(facts.get("saved")):
             job.saved = facts["saved"]
         if job.state == JobState.SENT:
@@ -8338,9 +8339,10 @@ class Saving:
             return paths
 
     def show(self, job: Job, failure: Failure | None = None) -> None:
-        """Show in galleries what became of a job, unless the command ends before it is sent."""
+        """Show in galleries what became of a job: nothing of one that was not sent, or goes on."""
         is_known = job.paid or job.request_id is not None or job.index is not None
-        if is_known or failure is None:
+        is_over = failure is not None and failure.type != "not_finished"
+        if failure is None or (is_over and is_known):
             for gallery in self.galleries:
                 gallery.show(job, failure)
 
@@ -9246,6 +9248,7 @@ GALLERY_SHARE = 0.05  # of the time goes into writing a gallery, at most
 MAX_SHOWN = 5000  # characters of a text
 MAX_HEADING = 140
 
+SVG = "image/svg+xml"
 # What browsers show in a page; clips and sounds they play as far as they can.
 PICTURES_OF_BROWSERS = (
     "image/jpeg",
@@ -9254,7 +9257,7 @@ PICTURES_OF_BROWSERS = (
     "image/webp",
     "image/avif",
     "image/bmp",
-    "image/svg+xml",
+    SVG,
     "image/x-icon",
 )
 
@@ -9379,7 +9382,8 @@ class GalleryFile(NamedTuple):
 
     @property
     def name(self) -> str:
-        return os.path.basename(self.path)
+        """As it may be shown."""
+        return redact(os.path.basename(self.path))
 
 
 class GalleryEntry(NamedTuple):
@@ -9416,7 +9420,10 @@ def gallery_entry(job: Job, failure: Failure | None) -> GalleryEntry:
     entry = GalleryEntry(label, topic_in_gallery(job), words, files)
     if failure is None:
         return entry
-    return entry._replace(error=reasons_of(failure), hint=advice(failure))
+    hint = advice(failure)
+    if hint is not None:
+        hint = redact(hint)
+    return entry._replace(error=reasons_of(failure), hint=hint)
 
 
 def reasons_of(failure: Failure) -> str:
@@ -9507,8 +9514,8 @@ class Gallery:
         self._write_in_turn()
 
     def _place_of(self, job: Job) -> int:
-        """That of the job in its batch; elsewhere behind the other answers. A failure that is not
-        the end gives its place away.
+        """The place of a job's entry: its index in a batch, elsewhere behind the entries so far.
+        Where the last of these is a failure, it is of the same job, and gives its place away.
         """
         if job.index is not None:
             return job.index
@@ -9671,7 +9678,10 @@ def fact_list(facts: Mapping[str, str]) -> str:
 def figure(file: GalleryFile, entry: GalleryEntry, folder: str) -> str:
     """A file as a browser shows or plays it, and a link to it."""
     link = html.escape(relative_url(file.path, folder))
-    words = [f'<a href="{link}"><bdi>{as_html(redact(file.name))}</bdi></a>']
+    way = ""
+    if file.content_type == SVG:
+        way = " download"
+    words = [f'<a href="{link}"{way}><bdi>{as_html(file.name)}</bdi></a>']
     if len(entry.files) > 1 and not entry.label:
         words.insert(0, f'<span class="number">{file.number}</span>')
     words.append(f'<span class="size">{", ".join(size_of_file(file))}</span>')
@@ -9698,6 +9708,8 @@ def view_of_file(file: GalleryFile, link: str, words: str) -> str:
     if file.pixels:
         sides = ' width="{}" height="{}"'.format(*file.pixels)
     image = f'<img src="{link}" alt="{words}"{sides} loading="lazy">'
+    if file.content_type == SVG:
+        return image  # opened by itself, it may run what a stranger has written
     return f'<a href="{link}" tabindex="-1">{image}</a>'
 
 
@@ -9706,7 +9718,8 @@ def relative_url(path: str, folder: str) -> str:
     try:
         way = os.path.relpath(path, folder)
     except ValueError:  # another drive of Windows'
-        return "file:///" + urllib.parse.quote(os.fsencode(redact(path).replace(os.sep, "/")))
+        place = redact(path).replace(os.sep, "/")
+        return "file:///" + urllib.parse.quote(os.fsencode(place), safe="/:")
     return urllib.parse.quote(os.fsencode(redact(way).replace(os.sep, "/")))
 
 
@@ -9826,8 +9839,8 @@ class Sheet:
         grid = sheet_grid(len(tiles), shape_of(tiles))
         room = grid.columns * grid.rows
         if len(tiles) > room:
-            rest = number_of(len(tiles) - room + 1, "more")
-            tiles = [*tiles[: room - 1], Tile("", text=rest.removesuffix("s"))]
+            left_out = len(tiles) - room + 1
+            tiles = [*tiles[: room - 1], Tile("", text=f"{left_out} more")]
         image = Image.new("RGB", grid.size, SHEET_COLOURS["paper"])
         font = sheet_font(grid.text_size)
         for place, tile in enumerate(tiles):
@@ -9854,7 +9867,7 @@ def tiles_of(entry: GalleryEntry, side: int) -> list[Tile]:
     for file in entry.files:
         caption = f"{file.number}: {entry.topic}"
         thumbnail = thumbnail_of(file.path, side)
-        tiles.append(Tile(caption, thumbnail, redact(file.name)))
+        tiles.append(Tile(caption, thumbnail, file.name))
     caption = f"{entry.label}: {entry.topic}".removeprefix(": ")
     if entry.error is not None:
         tiles.append(Tile(caption, text=f"failed: {entry.error}", colour="failed"))
@@ -9938,7 +9951,7 @@ def line_within(text: str, font: Any, width: int) -> str:
 
 
 def drawable(text: str, font: Any) -> str:
-    """The start of a text on one line, with question marks for what the font surely lacks."""
+    """The start of a text on one line; question marks stand for what Pillow's own letters lack."""
     line = " ".join(printable(text[:400]).split())
     if not hasattr(font, "font_variant"):  # Pillow's own letters
         return line.encode("latin-1", "replace").decode("latin-1")
@@ -9961,7 +9974,7 @@ ESTIMATE_LIMIT = 10.0  # seconds to wait for what jobs may cost
 
 async def fetch_schema(model: str, asked: Arguments | None = None) -> ModelSchema:
     """What the model takes, from a copy of at most a day, from fal, or else from an older copy.
-    What the flags ask tells models that may be meant from others.
+    `asked`, by flag, chooses which models a failure suggests.
     """
     model_row, age = read_copy(model)
     copied = read_model_schema(model_row, model)
@@ -10262,6 +10275,14 @@ def model_metadata(model: Fields) -> Fields:
     return {}
 
 
+# What models make of what, as fal's categories and many endpoints have it.
+KINDS = tuple(
+    f"{source}-to-{result}"
+    for source in ("text", "image", "video", "audio")
+    for result in ("image", "video", "audio", "speech", "text", "3d", "json", "music")
+)
+
+
 def near_models(text: str, asked: Arguments | None = None) -> str:
     """A hint for an endpoint that does not exist."""
     categories = {
@@ -10274,31 +10295,26 @@ def near_models(text: str, asked: Arguments | None = None) -> str:
     return search_advice(text)
 
 
-# What models make of what, as fal's categories and many endpoints have it.
-KINDS = tuple(
-    f"{source}-to-{result}"
-    for source in ("text", "image", "video", "audio")
-    for result in ("image", "video", "audio", "speech", "text", "3d", "json", "music")
-)
-
-
 def models_alike(
     text: str, categories: Mapping[str, str | None], asked: Arguments
 ) -> Iterator[str]:
     """The models, by category, of the kind that an endpoint tells, or else that start from what
     the flags give. What kind a model is of is not always told.
     """
-    wanted = kinds_in(text)
-    source = ""
-    if not wanted and asked.get("image_url"):
-        source = "image-"
-    elif not wanted and asked.get("prompt"):
-        source = "text-"
+    wanted = kinds_in(text) or kinds_from(asked)
     for endpoint, category in categories.items():
         kinds = kinds_in(f"{endpoint}/{category}")
-        is_alike = not wanted or bool(kinds & wanted)
-        if not kinds or (is_alike and any(kind.startswith(source) for kind in kinds)):
+        if not wanted or not kinds or kinds & wanted:
             yield endpoint
+
+
+def kinds_from(asked: Arguments) -> set[str]:
+    """The kinds that start from what the flags give; none if they give nothing."""
+    if asked.get("image_url"):
+        return {kind for kind in KINDS if kind.startswith("image-")}
+    if asked.get("prompt"):
+        return {kind for kind in KINDS if kind.startswith("text-")}
+    return set()
 
 
 def kinds_in(endpoint: str) -> set[str]:
@@ -11747,6 +11763,9 @@ class Order(NamedTuple):
         return unchecked
 
 
+MAX_JOBS_IN_HINT = 100
+
+
 def hint_on_count(task: Task, fitted: Fit) -> str | None:
     """How to have more images than one job makes: by a batch, if that is all that is wrong."""
     field = find_field(fitted.model_fields, FLAGS_BY_DEST["num_images"])
@@ -11763,9 +11782,6 @@ def hint_on_count(task: Task, fitted: Fit) -> str | None:
                 f" value {jobs} times after {task.many[0].name}, --num-images {count} and no --seed"
             )
     return None
-
-
-MAX_JOBS_IN_HINT = 100
 
 
 def new_order(verb: str, task: Task, asked: Arguments, checks: Arguments) -> Order:
@@ -12465,13 +12481,13 @@ class Batch:
         self.options = options
         self.past = past
         self.job = Job(model)  # stands for all of them where a failure needs one
+        self.job.saving = options.saving
         self.reckoning: Reckoning | None = None
         self._slots = asyncio.Semaphore(concurrency)
         self.uploads = Uploads()
         self._schema = ModelSchema()
         self._skipped: set[int | None] = set()  # whose results the journal had
         self._tally: collections.Counter[str] = collections.Counter()
-        self.job.saving = options.saving
         self._failures: list[Failure] = []
         for gallery in options.saving.galleries:
             gallery.expected = len(orders)
@@ -12700,9 +12716,11 @@ class Batch:
                 yield advice_text.format(jobs_in_words(ways[way]))
 
 
+NEVER_TAKEN = (400, 404, 413, 422)  # statuses of requests that fail again as they are
 # What to do about failed jobs of a batch that has a journal.
 WAYS_AFTER_FAILURES = {
     "repeat": "Repeating the command goes on with {}, and costs nothing for what fal has.",
+    "submit": "Repeating the command submits {} again, for money: fal calls that cancelled.",
     "retry failed": "--retry-failed submits {} again, for money.",
     "retry unknown": "--retry-unknown submits {} again, for money.",
     "change": "Change {} first: the same fails again.",
@@ -12714,11 +12732,11 @@ def way_after(failure: Failure) -> str:
     is_failed = failure.job is not None and failure.job.failed
     if failure.type == "unknown_outcome":
         return "retry unknown"
-    if failure.type == "client_cancelled" or failure.job_is_gone:
+    if failure.type == "client_cancelled":
+        return "submit"
+    if failure.job_is_gone or (is_failed and failure.retryable):
         return "retry failed"
-    if is_failed and failure.retryable:
-        return "retry failed"
-    if is_failed or failure.status == 422:
+    if is_failed or failure.status in NEVER_TAKEN:
         return "change"
     return "repeat"
 
@@ -13505,11 +13523,19 @@ def realtime(model: str, **values: Any) -> Any:
 
 
 async def realtime_session(
-    model: str, arguments: Arguments | Order, *, rounds: int = 1, **keywords: Any
+    model: str,
+    arguments: Arguments | Order,
+    *,
+    seed: int | None = None,
+    extra_json: Arguments | None = None,
+    rounds: int = 1,
+    **keywords: Any,
 ) -> AsyncGenerator[Any, None]:
     """Yield the answer to each round, its files saved."""
     if isinstance(arguments, Order):
         rounds = arguments.rounds
+    else:
+        arguments = {**arguments, **present(seed=seed), **(extra_json or {})}
     options = Options(**keywords)
     job = options.new_job(model)
     path = options.sub_path(model, ROUTES["realtime"].path)
@@ -13885,7 +13911,7 @@ def hint_on_no_proxy(url: httpx.URL | None) -> str | None:
         variable = variable_left_out(over_http(url))
     if url is None or variable is None:
         return None
-    return f"NO_PROXY keeps {url.host} from {variable}: correct it, then repeat the command."
+    return f"NO_PROXY keeps {url.host} from {variable}: correct it if the proxy is the way."
 
 
 def proxy_without_tls(proxy: Proxy) -> Failure:
@@ -14138,7 +14164,7 @@ def advice(failure: Failure) -> str | None:
 
 
 # The types of failures whose hints are about the machine or the network.
-CAUSES_HERE = ("machine_error", "proxy_refused", "certificate_refused")
+CAUSES_HERE = ("unreachable", "machine_error", "proxy_refused", "certificate_refused")
 
 
 def remedy_for(failure: Failure) -> str | None:
@@ -14953,12 +14979,12 @@ def perform(entry: Command, values: Fields) -> None:
 
 
 def hand_over_galleries() -> None:
-    """With --media, print the lines of galleries that show a file, which are the last."""
+    """With --media, print at last the lines of galleries that show a file and could be written."""
     saving = RUN.job.saving
     if not console.media or saving is None:
         return
     for gallery in saving.galleries:
-        if gallery.shows_files:
+        if gallery.shows_files and gallery.failure is None:
             console.hand_over(gallery.path)
 
 

@@ -255,6 +255,27 @@ def test_a_job_that_fails_is_shown_and_handed_to_nobody(cli: Cli, tmp_path: Path
     assert done.error["message"] in job.text
 
 
+@pytest.mark.usefixtures("clock")  # by which it runs for ever
+def test_a_job_that_goes_on_is_not_shown(cli: Cli, tmp_path: Path) -> None:
+    cli("submit-t2i", "--model", FLUX, "--prompt", "[slow]")
+    done = cli("result", "--request-id", "last", "--no-wait", "--gallery", "g.html")
+    assert (done.status, done.error["type"]) == (1, "not_finished")
+    assert not (tmp_path / "g.html").exists()
+
+
+def test_a_picture_that_may_run_is_shown_and_not_opened(
+    fal: Sandbox, cli: Cli, tmp_path: Path
+) -> None:
+    svg = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    answers(fal, data_uri(svg, "image/svg+xml"))
+    assert cli(*RUN, "--output", "out/", "--gallery", "g.html").status == 0
+    (job,) = articles(tmp_path / "g.html")
+    (link,) = job.all("a")
+    assert "download" in link.attributes
+    (image,) = job.all("img")
+    assert image.attributes["src"] == link.attributes["href"]
+
+
 def test_a_gallery_that_cannot_be_written_loses_nothing(cli: Cli, tmp_path: Path) -> None:
     """Its folder has the name that the picture gets."""
     where = ("--output", "a.jpg", "--gallery", "a.jpg/g.html")
