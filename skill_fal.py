@@ -12169,8 +12169,11 @@ def with_known_job(values: Fields) -> Fields:
     else:
         return values
     if known is None:
+        message = f"the list of jobs does not know the job {request_id}"
+        if request_id == "last":
+            message = "the list of jobs has none that was queued"
         hint = f"Add --model, its endpoint, or choose from the list: {command_line('list-jobs')}"
-        raise usage_error(f"the list of jobs does not know the job {request_id}", hint)
+        raise usage_error(message, hint)
     return {
         **values,
         "model": read_endpoint(known["model"]),
@@ -14204,7 +14207,10 @@ def advice_on_the_model(failure: Failure) -> str | None:
     if failure.type == "already_completed" and failure.request_id:
         return f"What it made, if it did: {result_command(model, failure.request_id)}"
     if failure.message.startswith("Path "):
-        return f"Few models stream or are realtime. {near_models(str(model), asked)}"
+        near = near_models(str(model), asked)
+        if re.match(r"Path \S*/(stream|realtime)\b", failure.message):
+            return f"Few models stream or are realtime. {near}"
+        return near
     if failure.status == 404 and failure.request_id:
         return "Check --model and --request-id; fal keeps results for a limited time."
     if failure.status == 404 and model:

@@ -519,6 +519,7 @@ def test_a_job_that_is_looked_at_again_is_not_told_again(cli: Cli, tmp_path: Pat
 def test_the_last_job_is_that_of_the_queue(fal: Sandbox, cli: Cli) -> None:
     error = cli("result", "--request-id", "last").error
     assert (error["type"], "list-jobs" in error["hint"]) == ("usage_error", True)
+    assert error["message"] == "the list of jobs has none that was queued"
     dog = cli("submit-t2i", "--model", SCHNELL, "--prompt", "A dog").json["request_id"]
     cat = submit(cli)
     cli("run-t2i", "--model", SCHNELL, "--prompt", "An owl")

@@ -75,6 +75,15 @@ def test_what_no_model_matches(cli: Cli, flags: tuple[str, ...], said: str, not_
     assert not_said not in done.notes
 
 
+def test_few_models_stream(cli: Cli) -> None:
+    picture = ("--image-url", "https://example.com/a.png")
+    done = cli("stream-i2v", "--model", "fal-ai/kling-video/v3/pro/image-to-video", *picture)
+    assert done.error["hint"].startswith("Few models stream")
+    done = cli("subscribe-t2i", "--model", "fal-ai/flux/dve", "--prompt", "A cat")
+    assert done.error["message"] == "Path /dve not found"
+    assert "stream" not in done.error["hint"]
+
+
 # What is sent
 
 
