@@ -195,8 +195,10 @@ for found in jq.compile(program).input_text(sys.stdin.read()):
 
 
 def with_real_request_id(line: str, cli: Cli) -> str:
-    """The line with the id of a job that the sandbox knows."""
+    """The line with the id of a job that the sandbox knows, of which the list knows, too."""
     words = shlex.split(line)
+    if "list-jobs" in words:
+        cli("submit-t2i", "--model", "fal-ai/flux/dev", "--prompt", "A red car")
     if "--request-id" not in words:
         return line
     placeholder = words[words.index("--request-id") + 1]
