@@ -332,6 +332,23 @@ def small_disk(child_limit: int) -> Callable[[], None]:
     return limit
 
 
+def outcome_of(
+    command: Sequence[str], env: Mapping[str, str], folder: Path, **settings: Any
+) -> Outcome:
+    """The end of a command that runs in a folder; the settings are those of subprocess.run."""
+    done = subprocess.run(
+        command,
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        **settings,
+    )
+    assert "Traceback" not in done.stderr
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture
 def shell(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Callable[..., Outcome]:
     """Runs skill_fal.py in a shell, followed by the rest of a line, such as a redirection; the
@@ -339,16 +356,8 @@ def shell(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Callable
 
     def run(argv: Sequence[str], rest: str) -> Outcome:
         line = f"{shlex.join([*SKILL, *argv])} {rest}"
-        done = subprocess.run(
-            ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert "Traceback" not in done.stderr
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        command = ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"]
+        return outcome_of(command, environment, tmp_path)
 
     return run
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import fal_client
 import pytest
 import trustme
-from conftest import SCRIPT, Cli, Late, Outcome, Refusal, importing, paid
+from conftest import SCRIPT, Cli, Late, Outcome, Refusal, importing, outcome_of, paid
 from network.proxies import Proxy
 from sandbox import Hold, Reply, Sandbox, nginx
 
@@ -246,15 +246,8 @@ def without(tmp_path: Path, environment: dict[str, str]) -> Callable[[str], Outc
         for installed in Path(fal_client.__file__).parent.parent.iterdir():
             if installed.name.partition("-")[0].lower() != module.lower():
                 (libraries / installed.name).symlink_to(installed)
-        done = subprocess.run(
-            [sys.executable, "-S", str(SCRIPT), "--check", *argv],
-            env={**environment, "PYTHONPATH": str(libraries)},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert "Traceback" not in done.stderr
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        command = [sys.executable, "-S", str(SCRIPT), "--check", *argv]
+        return outcome_of(command, {**environment, "PYTHONPATH": str(libraries)}, tmp_path)
 
     return run
 

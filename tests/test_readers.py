@@ -18,7 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LEAP, PATIENCE, SKILL, Cli, Clock, Outcome, importing, paid, wait_for
+from conftest import (
+    LEAP,
+    PATIENCE,
+    SKILL,
+    Cli,
+    Clock,
+    Outcome,
+    importing,
+    outcome_of,
+    paid,
+    wait_for,
+)
 from sandbox import Reply, Sandbox
 
 FLUX = "fal-ai/flux/dev"
@@ -58,18 +69,8 @@ def bounded(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Callab
     """Runs skill_fal.py in tmp_path, with little memory and time."""
 
     def run(*argv: str) -> Outcome:
-        done = subprocess.run(
-            [*SKILL, *argv],
-            env=environment,
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            preexec_fn=bounds,
-        )
-        assert "Traceback" not in done.stderr
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        settings = {"stdin": subprocess.DEVNULL, "preexec_fn": bounds}
+        return outcome_of([*SKILL, *argv], environment, tmp_path, **settings)
 
     return run
 

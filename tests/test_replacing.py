@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, SKILL, Cli, Outcome, importing
+from conftest import SKILL, Cli, Outcome, importing, outcome_of
 from sandbox import Reply, Sandbox
 from test_saving import FLUX, PNG, image, run, serve
 
@@ -402,16 +401,7 @@ def homeless(fal: Sandbox, environment: dict[str, str], tmp_path: Path) -> Cli:
     del env["HOME"]
 
     def run(*argv: str, **_: object) -> Outcome:
-        done = subprocess.run(
-            [*SKILL, *argv],
-            env=env,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert "Traceback" not in done.stderr
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return outcome_of([*SKILL, *argv], env, tmp_path)
 
     return run
 
