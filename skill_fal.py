@@ -4809,27 +4809,30 @@ class Proxy(NamedTuple):
         return self.url.startswith("socks")
 
 
+class ProxySetting(NamedTuple):
+    """What is said of the proxy for a URL, which may be no proxy."""
+
+    variable: str
+    setting: str
+    is_left_out: bool  # since NO_PROXY names the host
+
+
+def proxy_setting_for(url: httpx.URL) -> ProxySetting | None:
+    """The setting that is for a URL, by the environment or else the system."""
+    settings = urllib_request.getproxies()
+    for kind in (url.scheme, "all"):
+        if settings.get(kind):
+            is_left_out = is_exempt(url, settings.get("no", ""))
+            return ProxySetting(proxy_variable(kind), settings[kind], is_left_out)
+    return None
+
+
 def proxy_for(url: httpx.URL) -> Proxy | None:
     """The proxy that leads to a URL; None where the way is direct."""
-    kind = kind_of_proxy(url)
-    if kind is None or variable_left_out(url):
+    found = proxy_setting_for(url)
+    if found is None or found.is_left_out:
         return None
-    return read_proxy(proxy_variable(kind), urllib_request.getproxies()[kind])
-
-
-def kind_of_proxy(url: httpx.URL) -> str | None:
-    """Which of the proxies is for a URL, by the environment or else the system."""
-    settings = urllib_request.getproxies()
-    kinds = (kind for kind in (url.scheme, "all") if settings.get(kind))
-    return next(kinds, None)
-
-
-def variable_left_out(url: httpx.URL) -> str | None:
-    """The variable of the proxy that would lead to a URL if NO_PROXY did not name the host."""
-    kind = kind_of_proxy(url)
-    if kind is None or not is_exempt(url, urllib_request.getproxies().get("no", "")):
-        return None
-    return proxy_variable(kind)
+    return read_proxy(found.variable, found.setting)
 
 
 def proxy_variable(kind: str) -> str:
@@ -13909,12 +13912,12 @@ def unreachable_failure(exc: BaseException, target: httpx.URL | None = None) -> 
 
 def hint_on_no_proxy(url: httpx.URL | None) -> str | None:
     """What to do where a proxy might have led to a URL."""
-    variable = None
-    if url is not None:
-        variable = variable_left_out(over_http(url))
-    if url is None or variable is None:
+    if url is None:
         return None
-    return f"NO_PROXY keeps {url.host} from {variable}: correct it if the proxy is the way."
+    found = proxy_setting_for(over_http(url))
+    if found is None or not found.is_left_out:
+        return None
+    return f"NO_PROXY keeps {url.host} from {found.variable}: correct it if the proxy is the way."
 
 
 def proxy_without_tls(proxy: Proxy) -> Failure:
