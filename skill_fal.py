@@ -816,6 +816,7 @@ TEXT = "text/plain"
 JSON_TEXT = "application/json"
 XML = "application/xml"
 ZIP = "application/zip"
+SVG = "image/svg+xml"
 GZIP = "application/gzip"
 PAGE = "text/html"
 PAGE_EXTENSIONS = (".html", ".htm", ".xhtml", ".xht", ".shtml")
@@ -947,7 +948,7 @@ FILE_TYPES = (
     FileType(ZIP, ".zip", rb"PK(\x03\x04|\x05\x06)"),
     # Texts
     FileType(
-        "image/svg+xml",
+        SVG,
         ".svg",
         rb"(\xef\xbb\xbf)?\s*"
         rb"((<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>[]*(\[[^]]*\])?\s*>)\s*)*<(svg:)?svg[\s/>]",
@@ -1050,7 +1051,7 @@ TYPE_NAMES = {
     "text/xml": XML,
     "application/xhtml+xml": PAGE,
     "application/javascript": "text/javascript",
-    "image/svg": "image/svg+xml",
+    "image/svg": SVG,
 }
 
 # The last mark of a picture and how many bytes it takes with what belongs to it.
@@ -7091,7 +7092,7 @@ def content_type_for(head: bytes, name: str = "") -> str:
 def media_type(head: bytes) -> str | None:
     """The content type of a picture, a clip or a sound, if the first bytes prove it to be one."""
     content_type = content_type_for(head)
-    if content_type == "image/svg+xml":  # a text, which may hold anything
+    if content_type == SVG:  # a text, which may hold anything
         return None
     if not content_type.startswith(("image/", "video/", "audio/")):
         return None
@@ -8345,9 +8346,10 @@ class Saving:
         """Show in galleries what became of a job: nothing of one that was not sent, or goes on."""
         is_known = job.paid or job.request_id is not None or job.index is not None
         is_over = failure is not None and failure.type != "not_finished"
-        if failure is None or (is_over and is_known):
+        if self.galleries and (failure is None or (is_over and is_known)):
+            entry = gallery_entry(job, failure)
             for gallery in self.galleries:
-                gallery.show(job, failure)
+                gallery.show(job.index, entry)
 
     def keep(self, files: Iterable[Fields]) -> None:
         """Give none of these names away: they are those of other jobs' files."""
@@ -9251,7 +9253,6 @@ GALLERY_SHARE = 0.05  # of the time goes into writing a gallery, at most
 MAX_SHOWN = 5000  # characters of a text
 MAX_HEADING = 140
 
-SVG = "image/svg+xml"
 # What browsers show in a page; clips and sounds they play as far as they can.
 PICTURES_OF_BROWSERS = (
     "image/jpeg",
@@ -9506,22 +9507,21 @@ class Gallery:
         hint = "Name another file, or add --overwrite."
         raise usage_error(f"{self.path} is no gallery, and is not overwritten", hint)
 
-    def show(self, job: Job, failure: Failure | None = None) -> None:
-        """Show what became of a job; the last word on it counts."""
-        place = self._place_of(job)
-        entry = gallery_entry(job, failure)
-        self._failed[place] = failure is not None
+    def show(self, index: int | None, entry: GalleryEntry) -> None:
+        """Show what became of a job, by its index in a batch; the last word on it counts."""
+        place = self._place_of(index)
+        self._failed[place] = entry.error is not None
         self._view.add(place, entry)
         self.shows_files = self.shows_files or bool(entry.files)
         self._is_due = True
         self._write_in_turn()
 
-    def _place_of(self, job: Job) -> int:
+    def _place_of(self, index: int | None) -> int:
         """The place of a job's entry: its index in a batch, elsewhere behind the entries so far.
         Where the last of these is a failure, it is of the same job, and gives its place away.
         """
-        if job.index is not None:
-            return job.index
+        if index is not None:
+            return index
         last = len(self._failed) - 1
         if self._failed.get(last):
             return last
